@@ -1,0 +1,58 @@
+# Two commands for a newcomer: `make quickstart` and `make test`. They need python3 (3.11 or newer) and make.
+PYTHON ?= python3
+BIN := .venv/bin
+UV := $(shell command -v uv 2>/dev/null)
+
+ifdef UV
+  create = $(UV) venv --quiet --clear --python $(PYTHON) .venv
+  install = $(UV) pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable
+else
+  create = $(PYTHON) -m venv --clear .venv
+  install = $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable
+endif
+
+.PHONY: help quickstart test check lint types layers lowest clean
+
+help:
+	@echo "make quickstart  install, train CARP on the embedded digits and score it (at most 5 minutes)"
+	@echo "make test        install what the tests need and run them"
+	@echo "make check       what CI runs: format, lint, types, layers, tests"
+	@echo "make lowest      run the quick tests on the lowest versions allowed of what is cheap to install"
+
+quickstart: .venv/installed
+	$(BIN)/carp quickstart
+
+test: .venv/installed-dev
+	$(BIN)/python -m pytest
+
+check: lint types layers test
+
+lint: .venv/installed-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: .venv/installed-dev
+	$(BIN)/pyright
+
+layers: .venv/installed-dev
+	$(BIN)/lint-imports
+
+.venv/created:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "carp-eval needs Python 3.11 or newer; this is $$($(PYTHON) --version). Try make PYTHON=python3.11"; exit 2; }
+	@echo "Making .venv ..."
+	@$(create)
+	@touch $@
+
+.venv/installed: .venv/created pyproject.toml constraints.txt
+	@echo "Installing carp-eval and what it needs (about 7 GB unpacked, most of it PyTorch's CUDA libraries) ..."
+	@$(install) .
+	@touch $@
+
+.venv/installed-dev: .venv/installed
+	@echo "Installing the tests' tools ..."
+	@$(install) '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf .venv .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,0 +1,5 @@
+"""Start the `carp` command from a checkout: `python cli.py --help`."""
+
+from carp_eval.commands import main
+
+main()
