@@ -1,0 +1,216 @@
+"""From a name or a path to a card: find it, read it, extend it, change it, check it."""
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from carp_eval.cards import protocol
+from carp_eval.cards.frozen import Card, Frozen
+from carp_eval.cards.published import PublishedCard
+from carp_eval.cards.recipe import RecipeCard
+from carp_eval.errors import CardError, UnknownNameError, UsageError
+
+AnyCard = TypeVar("AnyCard", bound=Frozen)
+
+RECIPES = "zoo/recipes"
+PUBLISHED = "zoo/published"
+PROTOCOLS = "protocols"
+
+
+def folder(kind: str) -> Path:
+    """Return the folder that holds one kind of card: in the wheel, or beside the package in a checkout."""
+    package = Path(str(files("carp_eval")))
+    shipped = package / "_cards"
+    return (shipped if shipped.is_dir() else package.parent) / kind
+
+
+def names(kind: str) -> list[str]:
+    """List the cards of one kind, by name."""
+    return sorted(path.stem for path in folder(kind).glob("*.toml"))
+
+
+def recipe(name: str, changes: Mapping[str, str] | None = None) -> RecipeCard:
+    """Read a recipe card.
+
+    Args:
+        name: A name in `zoo/recipes`, or a path ending in `.toml`.
+        changes: Values by dotted key, `schedule.epochs`, written as in TOML (bare words are strings).
+
+    Raises:
+        UnknownNameError: If there is no such recipe.
+        CardError: If the card is broken, or a change does not fit it.
+    """
+    path = find(name, RECIPES, what="recipe")
+    content = read(path)
+    for key, value in (changes or {}).items():
+        _change(content, key, value)
+    return check(RecipeCard, content, where=str(path))
+
+
+def protocol_card(kind: str, variant: str, changes: Mapping[str, Any] | None = None) -> protocol.ProtocolCard:
+    """Read a protocol card.
+
+    Args:
+        kind: The kind of protocol: `knn`, `cluster`.
+        variant: The variant's name, as in `protocols/<kind>@<variant>.toml`, or a path ending in `.toml`.
+        changes: Values by top-level key that an option has set.
+
+    Raises:
+        UnknownNameError: If there is no such variant.
+        CardError: If the card is broken, or is one of another kind.
+    """
+    if variant.endswith(".toml"):
+        path = find(variant, PROTOCOLS, what="protocol card")
+    else:
+        variants = {name.partition("@")[2]: name for name in names(PROTOCOLS) if name.startswith(f"{kind}@")}
+        if variant not in variants:
+            raise UnknownNameError(f"variant of {kind}", variant, variants)
+        path = find(variants[variant], PROTOCOLS, what="protocol card")
+    content = read(path) | dict(changes or {})
+    if content.get("kind") != kind:
+        raise CardError(f"{path} is a card of kind {content.get('kind')!r}; {kind!r} was asked for")
+    return check(protocol.card_type(content), content, where=str(path))
+
+
+def published() -> list[PublishedCard]:
+    """Read every table of published numbers."""
+    paths = [folder(PUBLISHED) / f"{name}.toml" for name in names(PUBLISHED)]
+    return [check(PublishedCard, read(path), where=str(path)) for path in paths]
+
+
+def find(name: str, kind: str, *, what: str) -> Path:
+    """Return the path of a card given by name or by path.
+
+    Raises:
+        UnknownNameError: If no card has that name.
+        CardError: If the path leads nowhere.
+    """
+    if name.endswith(".toml"):
+        path = Path(name).expanduser()
+        if not path.is_file():
+            raise CardError(f"there is no {what} at {path}")
+        return path
+    if name not in names(kind):
+        raise UnknownNameError(what, name, names(kind))
+    return folder(kind) / f"{name}.toml"
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Read a card's content, what it extends filled in.
+
+    A table is merged key by key with the one it extends; a list replaces it.
+
+    Raises:
+        CardError: If the file is not TOML, or extends something that is not there, or itself.
+    """
+    content: dict[str, Any] = {}
+    seen: set[Path] = set()
+    while True:
+        if path.resolve() in seen:
+            raise CardError(f"{path} extends itself")
+        seen.add(path.resolve())
+        try:
+            own = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise CardError(f"{path} is not valid TOML: {error}") from error
+        except OSError as error:
+            raise CardError(f"cannot read the card {path}: {error.strerror}") from error
+        content = _merge(content, onto=own)
+        parent = content.pop("extends", None)
+        if parent is None:
+            return content
+        beside = path.parent / f"{parent}.toml"
+        path = beside if beside.is_file() else Path(str(parent)).expanduser()
+        if not path.is_file():
+            near = [other.stem for other in beside.parent.glob("*.toml")]
+            raise UnknownNameError("card to extend", str(parent), near)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read what a card was written to as JSON.
+
+    Raises:
+        CardError: If the file is missing or is not a JSON object.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CardError(f"{path} cannot be read as JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise CardError(f"{path} holds a {type(content).__name__}, not an object")
+    return content
+
+
+def check(card_type: type[AnyCard], content: Mapping[str, Any], *, where: str) -> AnyCard:
+    """Turn content into a card.
+
+    Raises:
+        CardError: If a key is missing, unknown or of the wrong type; the message names each.
+    """
+    try:
+        return card_type.model_validate(content)
+    except ValidationError as error:
+        raise CardError(f"{where} is not a valid card:\n{_explain(error, card_type)}") from error
+
+
+def fingerprint(card: Card) -> str:
+    """Return a hash of all the card says; the same for equal cards, however they were written."""
+    return hashlib.sha256(card.model_dump_json().encode()).hexdigest()
+
+
+def _merge(content: Mapping[str, Any], *, onto: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay a card's content over that of the card it extends."""
+    merged = dict(onto)
+    for key, value in content.items():
+        inherited = merged.get(key)
+        if isinstance(value, dict) and isinstance(inherited, dict):
+            value = _merge(value, onto=inherited)
+        merged[key] = value
+    return merged
+
+
+def _change(content: dict[str, Any], key: str, value: str) -> None:
+    *tables, last = key.split(".")
+    table = content
+    for name in tables:
+        table = table.setdefault(name, {})
+        if not isinstance(table, dict):
+            raise UsageError(f"cannot set {key}: {name} is a value or a list, not a table")
+    try:
+        table[last] = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        table[last] = value
+
+
+def _explain(error: ValidationError, card_type: type[Frozen]) -> str:
+    lines: list[str] = []
+    for problem in error.errors():
+        place = ".".join(str(part) for part in problem["loc"]) or "the card"
+        if problem["type"] == "extra_forbidden":
+            unknown = UnknownNameError("key", place, _keys(card_type.model_json_schema()))
+            lines.append(f"  {unknown}")
+        else:
+            came = "" if problem["type"] == "missing" else f" (got {problem['input']!r:.80})"
+            lines.append(f"  {place}: {problem['msg'].removeprefix('Value error, ')}{came}")
+    return "\n".join(lines)
+
+
+def _keys(schema: Mapping[str, Any]) -> list[str]:
+    """List every dotted key a card may have, lists' items by their number left out."""
+    definitions = schema.get("$defs", {})
+
+    def walk(node: Mapping[str, Any], prefix: str) -> list[str]:
+        found: list[str] = []
+        for name, child in node.get("properties", {}).items():
+            found.append(prefix + name)
+            reference = child.get("$ref") or child.get("allOf", [{}])[0].get("$ref", "")
+            found += walk(definitions.get(reference.rpartition("/")[2], {}), f"{prefix}{name}.")
+        return found
+
+    return walk(schema, "")

@@ -1,0 +1,118 @@
+import pytest
+
+from carp_eval.cards import loading
+from carp_eval.cards.protocol import KnnCard
+from carp_eval.errors import CardError, UnknownNameError, UsageError
+
+KNN = """
+version = 1
+kind = "knn"
+variant = "mine"
+summary = "a card of a user's own"
+k = [5]
+temperature = 0.07
+[preprocessing]
+resize = 256
+crop = 224
+interpolation = "bicubic"
+"""
+
+
+@pytest.mark.parametrize("name", loading.names(loading.RECIPES))
+def test_every_recipe_is_whole_and_says_where_it_comes_from(name):
+    card = loading.recipe(name)
+    assert card.summary
+    assert card.source
+    assert card.expect.score
+
+
+@pytest.mark.parametrize("name", loading.names(loading.PROTOCOLS))
+def test_every_protocol_card_is_whole_and_named_after_its_variant(name):
+    kind, _, variant = name.partition("@")
+    card = loading.protocol_card(kind, variant)
+    assert f"{card.kind}@{card.variant}" == name
+    assert card.source
+
+
+def test_there_are_cards():
+    assert {"digits", "carp-resnet50-200ep", "carp-resnet50-400ep", "carp-resnet50-800ep"} <= set(
+        loading.names(loading.RECIPES)
+    )
+    assert {"knn@dino", "knn@instdisc", "knn@swav", "cluster@carp"} <= set(loading.names(loading.PROTOCOLS))
+
+
+def test_a_card_that_extends_another_changes_only_what_it_says(tmp_path):
+    (tmp_path / "base.toml").write_text(KNN)
+    child = tmp_path / "child.toml"
+    child.write_text('extends = "base"\nk = [7]\n[preprocessing]\nresize = 300\n')
+    card = loading.protocol_card("knn", str(child))
+    assert isinstance(card, KnnCard)
+    assert card.k == (7,)
+    assert (card.preprocessing.resize, card.preprocessing.crop) == (300, 224)
+
+
+def test_a_card_that_extends_itself_is_refused(tmp_path):
+    (tmp_path / "a.toml").write_text('extends = "b"\n')
+    (tmp_path / "b.toml").write_text('extends = "a"\n')
+    with pytest.raises(CardError, match="extends itself"):
+        loading.read(tmp_path / "a.toml")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (KNN.replace("temperature", "temprature"), r"no key named 'temprature'. Did you mean temperature\?"),
+        (KNN.replace("0.07", "-1"), r"temperature: .*greater than 0.*got -1"),
+        (KNN.replace("crop = 224", "crop = 224\nmean = 0"), r"no key named 'preprocessing.mean'"),
+        (KNN.replace("k = [5]", ""), r"k: Field required"),
+        (KNN + "oops", "not valid TOML"),
+        (KNN.replace('"knn"', '"linear"'), "of kind 'linear'; 'knn' was asked for"),
+    ],
+)
+def test_a_broken_card_says_what_is_wrong_and_where(tmp_path, text, expected):
+    path = tmp_path / "mine.toml"
+    path.write_text(text)
+    with pytest.raises(CardError, match=expected) as caught:
+        loading.protocol_card("knn", str(path))
+    assert "mine.toml" in str(caught.value)
+
+
+def test_unknown_names_get_a_hint():
+    with pytest.raises(UnknownNameError, match="Did you mean .*carp-resnet50-200ep"):
+        loading.recipe("carp-resnet50-20ep")
+    with pytest.raises(UnknownNameError, match="Did you mean dino"):
+        loading.protocol_card("knn", "dyno")
+    with pytest.raises(CardError, match="there is no recipe at"):
+        loading.recipe("nowhere/mine.toml")
+
+
+def test_changes_are_read_as_toml_and_checked_against_the_schema():
+    changed = loading.recipe(
+        "digits", {"schedule.epochs": "3", "teacher.kind": "none", "loss.entropy_weight": "1e-1"}
+    )
+    assert changed.schedule.epochs == 3
+    assert changed.teacher.kind == "none"
+    assert changed.loss.entropy_weight == 0.1
+    with pytest.raises(CardError, match="Did you mean .*schedule.epochs"):
+        loading.recipe("digits", {"schedule.epoch": "3"})
+    with pytest.raises(UsageError, match="version is a value"):
+        loading.recipe("digits", {"version.number": "3"})
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"partition.block_size": "100000"}, "more than the"),
+        ({"partition.block_size": "1"}, "greater than or equal to 2"),
+        ({"data.mean": "[0.1, 0.1]"}, "values, as trunk.channels says"),
+    ],
+)
+def test_a_recipe_that_cannot_be_is_refused(changes, expected):
+    with pytest.raises(CardError, match=expected):
+        loading.recipe("digits", changes)
+
+
+def test_equal_cards_have_equal_fingerprints_and_others_do_not():
+    first = loading.protocol_card("knn", "dino")
+    assert loading.fingerprint(first) == loading.fingerprint(loading.protocol_card("knn", "dino"))
+    assert loading.fingerprint(first) != loading.fingerprint(loading.protocol_card("knn", "dino", {"k": [3]}))
