@@ -36,6 +36,7 @@ def test_prototypes_give_the_logits_of_every_prototype():
     prototypes = head.Prototypes(5, dim=3)
     embeddings = torch.randn(2, 3)
     expected = [
-        [sum(float(a) * float(b) for a, b in zip(e, c)) for c in prototypes.weight] for e in embeddings
+        [sum(float(a) * float(b) for a, b in zip(e, c)) for c in prototypes.weight.detach()]
+        for e in embeddings
     ]
     torch.testing.assert_close(prototypes(embeddings), torch.tensor(expected))

@@ -1,0 +1,216 @@
+"""Worker processes that decode images and make tensors of them, in the order that is asked for."""
+
+import os
+import signal
+from collections.abc import Callable, Generator, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Int64
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+
+from carp_eval.data.images import Images
+from carp_eval.data.skipping import SkippedImage, SkippedImages
+from carp_eval.errors import BadImageError, CarpError, DataError
+
+MOST_WORKERS = 16
+# Fewer images than this are done before workers have started.
+FEWEST_FOR_WORKERS = 256
+
+
+class Request(NamedTuple):
+    """What a worker is asked for.
+
+    Attributes:
+        numbers: The images of one batch, by their number in the split.
+        epoch: The epoch, which the chance in views depends on.
+    """
+
+    numbers: list[int]
+    epoch: int = 0
+
+
+class Prepared(NamedTuple):
+    """One batch as it leaves a worker.
+
+    Attributes:
+        tensors: What was made of the images, each stacked along a first axis; empty if none could be read.
+        numbers: The images that are in it.
+        bad: Those that could not be read.
+        failure: An error that ends the loading.
+    """
+
+    tensors: list[Tensor]
+    numbers: Int64[Tensor, " image"]
+    bad: list[SkippedImage]
+    failure: CarpError | None = None
+
+
+# Makes tensors of one image, given its number in the split and the epoch.
+Prepare = Callable[[Image.Image, int, int], list[Tensor]]
+
+
+def default_workers(images: Images) -> int:
+    """Choose how many processes decode: this process's share of the cores; none for a few images."""
+    if len(images) < FEWEST_FOR_WORKERS:
+        return 0
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    # torchrun starts several of us on one machine and says so here.
+    return max(1, min(MOST_WORKERS, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+
+
+class ImageLoader:
+    """Turns requests into batches, one after the other, with workers that live as long as this object.
+
+    What comes out does not depend on the number of workers. A worker runs one thread (torch sees to that) and leaves
+    Ctrl-C and SIGTERM to the process that started it; it ends when that process does, however it ends.
+    """
+
+    def __init__(
+        self,
+        images: Images,
+        prepare: Prepare,
+        *,
+        num_workers: int | None = None,
+        skip_bad: SkippedImages | None = None,
+        replace_bad: bool = False,
+        pin_memory: bool = False,
+    ) -> None:
+        """Make ready; workers start with the first batch.
+
+        Args:
+            images: What is loaded.
+            prepare: Makes tensors of one image; it is sent to the workers, so it must pickle.
+            num_workers: Processes; 0 decodes in this one; left out, `default_workers`.
+            skip_bad: Collects images that cannot be read; without it the first one is an error.
+            replace_bad: Whether the next readable image takes a bad one's place, so that batches stay full.
+            pin_memory: Whether batches lie in memory from which a GPU copies fast.
+        """
+        self._skip_bad = skip_bad
+        self._plan = _Plan()
+        workers = default_workers(images) if num_workers is None else num_workers
+        self._loader: DataLoader[Prepared] = DataLoader(
+            _Worker(images, prepare, replace_bad=replace_bad and skip_bad is not None),
+            sampler=self._plan,
+            batch_size=None,
+            num_workers=workers,
+            collate_fn=_as_it_is,
+            pin_memory=pin_memory,
+            worker_init_fn=_leave_signals_to_parent if workers else None,
+            persistent_workers=workers > 0,
+            # Its own, or every epoch would take a number from the caller's random state.
+            generator=torch.Generator(),
+        )
+
+    def load(self, requests: Sequence[Request]) -> Generator[Prepared]:
+        """Yield a batch for each request, in order; those without one readable image are left out.
+
+        Raises:
+            BadImageError: If an image cannot be read and nobody collects such images.
+            DataError: If the images of a batch cannot be stacked, or a worker was killed.
+        """
+        self._plan.requests = requests
+        try:
+            for batch in self._loader:
+                self._judge(batch)
+                if batch.tensors:
+                    yield batch
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error) or isinstance(error.__cause__, CarpError):
+                raise
+            raise DataError(
+                f"a process that loads images was killed ({error}); most often memory or shared memory (/dev/shm) "
+                f"has run out: use fewer workers or smaller batches"
+            ) from error
+
+    def _judge(self, batch: Prepared) -> None:
+        if batch.failure is not None:
+            raise batch.failure
+        for bad in batch.bad:
+            if self._skip_bad is None:
+                raise BadImageError(
+                    f"{bad.reason}; repair or remove it, or leave such images out with --skip-bad"
+                )
+            self._skip_bad.add(bad)
+
+
+class _Worker(Dataset[Prepared]):
+    """What a worker does with a request. Errors travel as values: torch would wrap them in tracebacks."""
+
+    def __init__(self, images: Images, prepare: Prepare, *, replace_bad: bool) -> None:
+        self._images = images
+        self._prepare = prepare
+        self._replace_bad = replace_bad
+
+    def __getitem__(self, request: Request) -> Prepared:
+        made: list[list[Tensor]] = []
+        numbers: list[int] = []
+        bad: list[SkippedImage] = []
+        for number in request.numbers:
+            for candidate in self._candidates(number):
+                try:
+                    made.append(self._make(candidate, request.epoch))
+                except BadImageError as error:
+                    bad.append(SkippedImage(candidate, self._images.key(candidate), str(error)))
+                else:
+                    numbers.append(candidate)
+                    break
+        stacked: list[Tensor] = []
+        failure: CarpError | None = None
+        for tensors in zip(*made, strict=True):
+            shapes = {tuple(tensor.shape) for tensor in tensors}
+            if len(shapes) > 1:
+                shown = " and ".join(str(shape) for shape in sorted(shapes)[:2])
+                failure = DataError(
+                    f"the images of {self._images.name} come out in several sizes, such as {shown}"
+                )
+                break
+            # In a worker this stacks into shared memory, which saves a copy on the way out.
+            stacked.append(default_collate(list(tensors)))
+        if self._replace_bad and not numbers:
+            failure = BadImageError(
+                f"not one image of {self._images.name} can be read; the first: {bad[0].reason}"
+            )
+        return Prepared(
+            stacked if failure is None else [], torch.tensor(numbers, dtype=torch.int64), bad, failure
+        )
+
+    def _candidates(self, number: int) -> Iterator[int]:
+        """Yield an image, then those that may take its place, in the order of the data set."""
+        yield number
+        if self._replace_bad:
+            yield from range(number + 1, len(self._images))
+            yield from range(number)
+
+    def _make(self, number: int, epoch: int) -> list[Tensor]:
+        image = self._images.image(number)
+        try:
+            return self._prepare(image, number, epoch)
+        except BadImageError as error:
+            # The decoder names the file; what comes after it does not know it.
+            raise BadImageError(f"{self._images.key(number)} in {self._images.name}: {error}") from error
+
+
+class _Plan(Sampler[Request]):
+    """The requests of the coming pass."""
+
+    requests: Sequence[Request] = ()
+
+    def __iter__(self) -> Iterator[Request]:
+        return iter(self.requests)
+
+    def __len__(self) -> int:
+        return len(self.requests)
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
+def _leave_signals_to_parent(worker: int) -> None:  # noqa: ARG001 - torch passes the worker's number
+    # A handler inherited from the parent would run its clean-up here; and whoever interrupts a training
+    # wants the step that runs, and its checkpoint, finished first.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -1,0 +1,103 @@
+"""A split's images as batches for a frozen model, or all at once in memory."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms.v2 import functional as F
+
+from carp_eval.data.decoding import with_channels
+from carp_eval.data.image_loader import ImageLoader, Request
+from carp_eval.data.images import Batch, Images
+from carp_eval.data.pixels import DecodedImages, pixels_of
+from carp_eval.data.preprocessing import Preprocessing
+from carp_eval.data.skipping import SkippedImages
+
+Transform = Callable[[Image.Image], Float[Tensor, "channel height width"]]
+
+
+def batches(
+    images: Images,
+    transform: Transform,
+    *,
+    batch_size: int,
+    num_workers: int | None = None,
+    indices: Sequence[int] | None = None,
+    skip_bad: SkippedImages | None = None,
+    pin_memory: bool = False,
+) -> Iterator[Batch]:
+    """Load images in order, the last batch as small as it comes.
+
+    Args:
+        images: The split.
+        transform: Makes a tensor of an image, mostly a `Preprocessing`; it must pickle.
+        batch_size: Images in a batch.
+        num_workers: Processes that decode; 0 for none; left out, as many as make sense.
+        indices: Which images, and in which order; left out, all.
+        skip_bad: Collects images that cannot be read; without it the first one is an error.
+        pin_memory: Whether batches lie in memory from which a GPU copies fast.
+
+    Yields:
+        Batches whose rows carry their image's number; smaller where images were skipped.
+
+    Raises:
+        BadImageError: If an image cannot be read and `skip_bad` is not given.
+        DataError: If images come out in several sizes.
+    """
+    numbers = list(range(len(images)) if indices is None else indices)
+    chunks = [numbers[start : start + batch_size] for start in range(0, len(numbers), batch_size)]
+    pixels = pixels_of(images)
+    if pixels is not None and isinstance(transform, Preprocessing) and transform.keeps(*pixels.shape[2:]):
+        for chunk in chunks:
+            index = torch.tensor(chunk, dtype=torch.int64)
+            yield Batch(transform.of_pixels(pixels[index]), index)
+        return
+    loader = ImageLoader(
+        images, _Transformed(transform), num_workers=num_workers, skip_bad=skip_bad, pin_memory=pin_memory
+    )
+    for prepared in loader.load([Request(chunk) for chunk in chunks]):
+        yield Batch(prepared.tensors[0], prepared.numbers)
+
+
+def in_memory(images: Images, *, channels: int, num_workers: int | None = None) -> Images:
+    """Decode a whole split of small images of one size, once, so that batches need no decoding.
+
+    Args:
+        images: The split.
+        channels: 1 for grey, 3 for RGB.
+        num_workers: Processes that decode; left out, as many as make sense.
+
+    Returns:
+        The same split, with an attribute `pixels`; itself if it has that already.
+
+    Raises:
+        DataError: If the images are of several sizes, or one cannot be read.
+    """
+    pixels = pixels_of(images)
+    if pixels is not None and pixels.shape[1] == channels:
+        return images
+    loader = ImageLoader(images, _Decoded(channels), num_workers=num_workers)
+    requests = [
+        Request(list(range(start, min(start + 512, len(images))))) for start in range(0, len(images), 512)
+    ]
+    parts = [prepared.tensors[0] for prepared in loader.load(requests)]
+    return DecodedImages(images, torch.cat(parts))
+
+
+@dataclass(frozen=True)
+class _Transformed:
+    transform: Transform
+
+    def __call__(self, image: Image.Image, number: int, epoch: int) -> list[Tensor]:  # noqa: ARG002
+        return [self.transform(image)]
+
+
+@dataclass(frozen=True)
+class _Decoded:
+    channels: int
+
+    def __call__(self, image: Image.Image, number: int, epoch: int) -> list[Tensor]:  # noqa: ARG002
+        return [F.pil_to_tensor(with_channels(image, self.channels))]

@@ -1,0 +1,203 @@
+"""From what the user spells to a data set: a name in the table, `folder:PATH` or `hf:...`."""
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl
+
+from carp_eval import files
+from carp_eval.data import digits
+from carp_eval.data.folders import FolderSource
+from carp_eval.data.images import Images
+from carp_eval.data.source import Source, resolve
+from carp_eval.data.table import TABLE, Row, how_to_get
+from carp_eval.errors import DataError, UnknownNameError, UsageError
+
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_HUB_OPTIONS = ("config", "image", "label")
+
+
+def open_images(
+    spelling: str, split: str, *, data_root: Path | None = None, download: bool = False
+) -> Images:
+    """Open one split of a data set.
+
+    Args:
+        spelling: A name in the table; `folder:PATH`, a folder of class folders, with or without split folders above
+            them; `hf:USER/NAME[@REVISION]` or `hf:FOLDER`, what the library `datasets` reads, to which
+            `?image=COLUMN&label=COLUMN&config=NAME` may be added where it cannot be told which is meant.
+        split: The split, by its name or an alias of it (see `source.resolve`).
+        data_root: Where to look first for data sets of the table, each in a folder of its name.
+        download: Whether to download a data set of the table that is not found. A Hub id always may be.
+
+    Raises:
+        UsageError: If the spelling means nothing.
+        DataError: If the data set is not there or is broken; the message says how to get it.
+    """
+    return locate(spelling, data_root=data_root, download=download).open(split)
+
+
+def split_names(spelling: str, *, data_root: Path | None = None) -> tuple[str, ...]:
+    """List the splits of a data set, spelled as for `open_images`."""
+    return locate(spelling, data_root=data_root).splits
+
+
+def locate(spelling: str, *, data_root: Path | None = None, download: bool = False) -> Source:
+    """Find a data set, spelled as for `open_images`, and its splits."""
+    scheme, colon, rest = spelling.partition(":")
+    if not colon:
+        return _named(spelling, data_root=data_root, download=download)
+    if scheme not in ("folder", "hf"):
+        raise UnknownNameError("kind of data set", f"{scheme}:", ["folder:", "hf:"])
+    if not rest:
+        raise UsageError(
+            f"{spelling!r} names nothing after the colon; expected a path, as in {scheme}:/path/to/folder"
+        )
+    if scheme == "folder":
+        return FolderSource(spelling, Path(rest).expanduser())
+    return _hub(spelling, rest)
+
+
+def local_copy(name: str, *, data_root: Path | None = None) -> Path | None:
+    """Return the folder in which a data set of the table is found, not counting the Hub's cache; None if in none."""
+    return next((place for place, _ in _copies(name, TABLE[name], data_root)), None)
+
+
+class _EmbeddedSource(Source):
+    """The digits that come with the package."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.splits = digits.SPLITS
+
+    def open_split(self, split: str) -> Images:
+        return digits.open_split(split)
+
+
+class _NamedSource(Source):
+    """A copy of a data set of the table, held to what the table says of it."""
+
+    def __init__(self, name: str, row: Row, copy: Source, place: str) -> None:
+        """Match the copy's splits to the table's.
+
+        Args:
+            name: The data set.
+            row: What the table says.
+            copy: What was found.
+            place: Where, as the user could spell it to take it as it is.
+        """
+        self.name = name
+        self._row = row
+        self._copy = copy
+        self._place = place
+        self._split_of: dict[str, str] = {}
+        for split in row.splits:
+            try:
+                self._split_of[split] = resolve(split, copy.splits, name=name)
+            except DataError:
+                continue
+        self.splits = tuple(self._split_of)
+
+    def open_split(self, split: str) -> Images:
+        images = self._copy.open_split(self._split_of[split])
+        expected, classes = self._row.splits[split], self._row.num_classes
+        if len(images) != expected or len(images.class_names) not in (classes, 0):
+            came = f"{len(images)} images of {len(images.class_names)} classes in {split}"
+            raise DataError(
+                f"{self._place} has {came}, but {self.name} has {expected} of {classes}: the copy is incomplete, or of "
+                f"something else. To use it as it is, say {self._place}; to get the whole:\n{how_to_get(self.name)}"
+            )
+        images.split = split
+        return images
+
+
+def _named(name: str, *, data_root: Path | None, download: bool) -> Source:
+    """Find a data set of the table: embedded, in a folder, in the Hub's cache, or downloaded now."""
+    row = TABLE.get(name)
+    if row is None:
+        if "/" in name or Path(name).exists():
+            raise UsageError(
+                f"{name!r} is not a data set's name; say folder:{name} for class folders, hf:{name} for Parquet"
+            )
+        raise UnknownNameError("data set", name, TABLE)
+    if row.embedded:
+        return _EmbeddedSource(name)
+    for place, packed in _copies(name, row, data_root):
+        return _copy(name, row, place, packed=packed)
+    if row.hub:
+        # Four seconds of import, which only these data sets need.
+        from carp_eval.data import hub
+
+        columns: dict[str, Any] = {"image": row.hub.image, "label": row.hub.label}
+        source = hub.load_cached(name, row.hub.id, **columns)
+        if source is None and download:
+            source = hub.load(name, row.hub.id, strict=False, **columns)
+        if source is not None:
+            return _NamedSource(name, row, source, f"hf:{row.hub.id}")
+    elif download and row.torchvision:
+        from carp_eval.data import pixels
+
+        pixels.download(row.torchvision.kind, files.home() / "data")
+        return _named(name, data_root=data_root, download=False)
+    looked = ", ".join(str(folder) for folder in _folders(name, row, data_root))
+    raise DataError(
+        f"{name} is not on this machine (looked in {looked}). To get it, do one of:\n{how_to_get(name)}"
+    )
+
+
+def _folders(name: str, row: Row, data_root: Path | None) -> Iterator[Path]:
+    """Yield the folders that may be a copy of a data set, first the one that counts most."""
+    chosen = os.environ.get(row.environment) if row.environment else None
+    if chosen:
+        yield Path(chosen).expanduser()
+    for root in (data_root, files.home() / "data"):
+        if root is not None:
+            yield root / name
+
+
+def _copies(name: str, row: Row, data_root: Path | None) -> Iterator[tuple[Path, bool]]:
+    """Yield the copies of a data set that are there, and whether each is torchvision's packed one."""
+    for folder in _folders(name, row, data_root):
+        if row.torchvision:
+            # torchvision's root is the folder itself or, where several data sets share it, the one above.
+            for root in (folder, folder.parent):
+                if (root / row.torchvision.folder).is_dir():
+                    yield (root, True) if row.torchvision.packed else (root / row.torchvision.folder, False)
+        if folder.is_dir():
+            yield folder, False
+
+
+def _copy(name: str, row: Row, place: Path, *, packed: bool) -> Source:
+    if packed and row.torchvision:
+        from carp_eval.data import pixels
+
+        source = pixels.TorchvisionSource(name, row.torchvision.kind, place, tuple(row.splits))
+        return _NamedSource(name, row, source, str(place / row.torchvision.folder))
+    if any(place.rglob("*.parquet")):
+        from carp_eval.data import hub
+
+        columns: dict[str, Any] = {"image": row.hub.image, "label": row.hub.label} if row.hub else {}
+        source = hub.load(name, str(place.absolute()), strict=False, **columns)
+        return _NamedSource(name, row, source, f"hf:{place}")
+    return _NamedSource(name, row, FolderSource(name, place), f"folder:{place}")
+
+
+def _hub(spelling: str, rest: str) -> Source:
+    """Find what `hf:` names: a local folder, or a Hub id with its revision."""
+    from carp_eval.data import hub
+
+    address, _, query = (rest, "", "") if Path(rest).expanduser().is_dir() else rest.partition("?")
+    options: dict[str, Any] = dict(parse_qsl(query, keep_blank_values=True))
+    for option in options:
+        if option not in _HUB_OPTIONS:
+            raise UnknownNameError(f"option of {address}", option, _HUB_OPTIONS)
+    folder = Path(address).expanduser()
+    if folder.is_dir():
+        return hub.load(spelling, str(folder.absolute()), **options)
+    hub_id, _, revision = address.partition("@")
+    if folder.is_file() or not _HUB_ID.fullmatch(hub_id):
+        came = "is a file" if folder.is_file() else "is neither"
+        raise DataError(f"{spelling}: expected a folder or a Hub id USER/NAME[@REVISION]; {address} {came}")
+    return hub.load(spelling, hub_id, revision=revision or None, **options)

@@ -1,0 +1,139 @@
+"""How an image becomes a frozen model's input: resized, cropped, scaled to [0, 1], normalised."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+import torch
+from jaxtyping import Float32, UInt8
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms.v2 import InterpolationMode, functional
+
+from carp_eval.cards.protocol import PreprocessingCard
+from carp_eval.data.decoding import with_channels
+from carp_eval.data.images import ModelInput
+from carp_eval.errors import BadImageError
+
+# Its annotations know tensors alone; every function used here takes Pillow's images too.
+F = cast(Any, functional)
+
+# Cards give their sizes for this one. Below the other, a border cut off is too much of the image to lose.
+CARD_SIZE = 224
+SMALLEST_CROPPED_SIZE = 128
+
+_INTERPOLATIONS = {"bilinear": InterpolationMode.BILINEAR, "bicubic": InterpolationMode.BICUBIC}
+# Pillow's weights of red, green and blue in grey, in units of 2^-16.
+_LUMA = (19595, 38470, 7471)
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """One way from an image to a tensor.
+
+    Attributes:
+        resize: Length the short side is resized to, in pixels; None leaves it.
+        crop: Side of the centre crop that follows; None leaves all.
+        interpolation: How pixels are resampled, always with a filter as wide as the shrinking asks (antialiased).
+        mean: Subtracted from each channel of values in [0, 1]; their number decides between grey and RGB.
+        std: Divided by, after that.
+    """
+
+    resize: int | None
+    crop: int | None
+    interpolation: Literal["bilinear", "bicubic"]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __call__(self, image: Image.Image) -> Float32[Tensor, "channel height width"]:
+        """Prepare one image.
+
+        Raises:
+            BadImageError: If the image is smaller than the crop, or so long and thin that its resized form would
+                not be safe to hold.
+        """
+        image = with_channels(image, len(self.mean))
+        if self.resize is not None:
+            image = _resized(image, self.resize, _INTERPOLATIONS[self.interpolation])
+        if self.crop is not None:
+            if min(image.size) < self.crop:
+                raise BadImageError(
+                    f"the image has {image.width} x {image.height} pixels, the crop takes {self.crop}"
+                )
+            image = F.center_crop(image, [self.crop])
+        return normalise(F.pil_to_tensor(image), mean=self.mean, std=self.std)
+
+    def keeps(self, height: int, width: int) -> bool:
+        """Tell whether images of this size are neither resized nor cropped."""
+        return self.resize in (None, min(height, width)) and (
+            self.crop is None or height == width == self.crop
+        )
+
+    def of_pixels(
+        self, pixels: UInt8[Tensor, "image channel height width"]
+    ) -> Float32[Tensor, "image channels height width"]:
+        """Prepare a batch whose size is right as it is (`keeps`): to the bit what the images give one by one."""
+        return normalise(_with_channels(pixels, len(self.mean)), mean=self.mean, std=self.std)
+
+    def describe(self) -> dict[str, Any]:
+        """Say all of it in plain values, for a fingerprint or a record."""
+        return {
+            "resize": self.resize,
+            "crop": self.crop,
+            "interpolation": self.interpolation,
+            "mean": list(self.mean),
+            "std": list(self.std),
+        }
+
+
+def for_model(card: PreprocessingCard, model_input: ModelInput) -> Preprocessing:
+    """Join what the protocol owns with what the model owns.
+
+    A card's sizes are for models of native size 224. For another native size they are scaled in proportion; for
+    one below 128 the whole image is shown at the native size: the short side resized to it, and the long side
+    cropped, because small images have no border to spare.
+
+    Args:
+        card: The protocol's part.
+        model_input: The model's part.
+    """
+    native = model_input.native_size
+    if native < SMALLEST_CROPPED_SIZE:
+        resize = crop = native
+    else:
+        resize, crop = (round(size * native / CARD_SIZE) for size in (card.resize, card.crop))
+    return Preprocessing(resize, crop, card.interpolation, model_input.mean, model_input.std)
+
+
+def normalise(
+    pixels: UInt8[Tensor, "*batch channel height width"], *, mean: Sequence[float], std: Sequence[float]
+) -> Float32[Tensor, "*batch channel height width"]:
+    """Scale 8-bit pixels to [0, 1], subtract each channel's mean and divide by its deviation."""
+    shift, scale = (torch.tensor(values, dtype=torch.float32)[:, None, None] for values in (mean, std))
+    return pixels.to(torch.float32).div_(255).sub_(shift).div_(scale)
+
+
+def _resized(image: Image.Image, short_side: int, interpolation: InterpolationMode) -> Image.Image:
+    width, height = image.size
+    if min(width, height) == short_side:
+        return image
+    long_side = int(short_side * max(width, height) / min(width, height))
+    limit = Image.MAX_IMAGE_PIXELS
+    if limit is not None and short_side * long_side > limit:
+        raise BadImageError(
+            f"the image has {width} x {height} pixels; resized to a short side of {short_side} its long side would "
+            f"be {long_side}: crop it before"
+        )
+    return F.resize(image, [short_side], interpolation=interpolation, antialias=True)
+
+
+def _with_channels(
+    pixels: UInt8[Tensor, "image channel height width"], channels: int
+) -> UInt8[Tensor, "image channels height width"]:
+    """Do for a batch what `decoding.with_channels` does for an image."""
+    if pixels.shape[1] == channels:
+        return pixels
+    if channels == 3:
+        return pixels.expand(-1, 3, -1, -1)
+    weights = torch.tensor(_LUMA, dtype=torch.int32)[:, None, None]
+    return ((pixels.to(torch.int32) * weights).sum(dim=1, keepdim=True) + 2**15 >> 16).to(torch.uint8)

@@ -1,0 +1,1 @@
+"""Training a model without labels: partition, loss, teacher, loop."""

@@ -1,0 +1,78 @@
+"""What a training will need, said before it starts."""
+
+import time
+from dataclasses import dataclass
+
+import psutil
+import torch
+from torch import Tensor
+
+from carp_eval.cards.recipe import RecipeCard
+from carp_eval.models import network
+
+PROBE_IMAGES = 8
+OPTIMISER_COPIES = {"sgd": 1, "lars": 1, "adamw": 2}
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a training will need.
+
+    Attributes:
+        parameters: Of trunk, head and prototypes.
+        bytes_needed: Weights, gradients, optimiser, teacher, activations and logits, per process.
+        bytes_free: Memory that is free on the device now.
+        seconds: The whole training, loading and evaluation not counted.
+    """
+
+    parameters: int
+    bytes_needed: int
+    bytes_free: int
+    seconds: float
+
+
+def estimate(recipe: RecipeCard, *, num_steps: int, world_size: int, device: torch.device) -> Estimate:
+    """Estimate memory and time from one small step of the real network on this device.
+
+    Activations are counted as what autograd keeps for a few images, scaled to the batch; time is that
+    of the same forward and backward passes, and of a forward pass of the teacher.
+    """
+    probe = network.build(recipe, seed=0).to(device)
+    parameters = sum(p.numel() for p in probe.parameters())
+    local = -(-recipe.schedule.batch_size // world_size)
+    images = min(PROBE_IMAGES, max(2, local))
+    kept_bytes, seconds = 0, 0.0
+    for view in recipe.views:
+        pixels = torch.randn(images, recipe.trunk.channels, view.size, view.size, device=device)
+        view_bytes, view_seconds = _probe(probe, pixels, bf16=recipe.schedule.precision == "bf16")
+        kept_bytes += view_bytes * view.count
+        seconds += view_seconds * view.count
+    copies = 2 + OPTIMISER_COPIES[recipe.optimiser.name] + (recipe.teacher.kind == "ema")
+    # The loss holds a few chunks of logits beside the prototypes' gradient: small against the rest.
+    needed = parameters * 4 * copies + kept_bytes * local // images
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+    return Estimate(parameters, needed, free, seconds * local / images * num_steps)
+
+
+def _probe(probe: network.Network, pixels: Tensor, *, bf16: bool) -> tuple[int, float]:
+    kept: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        kept[tensor.data_ptr()] = tensor.numel() * tensor.element_size()
+        return tensor
+
+    def run() -> None:
+        with torch.autocast(pixels.device.type, torch.bfloat16, enabled=bf16):
+            probe(pixels).sum().backward()
+            with torch.no_grad():
+                probe(pixels)
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        run()
+    weights = {p.data_ptr() for p in probe.parameters()}
+    start = time.perf_counter()
+    run()
+    if pixels.is_cuda:
+        torch.cuda.synchronize()
+    seconds = time.perf_counter() - start
+    return sum(size for place, size in kept.items() if place not in weights), seconds

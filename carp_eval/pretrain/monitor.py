@@ -1,0 +1,100 @@
+"""The online k-NN: how good the features are while they are being learnt."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from carp_eval.data.images import Images
+from carp_eval.data.loading import batches
+from carp_eval.data.preprocessing import Preprocessing
+from carp_eval.evaluation import knn
+from carp_eval.features.rows import unit_rows
+from carp_eval.features.search import search
+from carp_eval.models.network import Network
+from carp_eval.pretrain import signs
+from carp_eval.pretrain.carp import Carp
+
+NEIGHBOURS = 20
+TEMPERATURE = 0.07
+MOST_IMAGES = 10_000
+BATCH_SIZE = 256
+
+
+@dataclass(frozen=True)
+class Monitor:
+    """Watches a training through a weighted 20-NN vote on part of the data.
+
+    Attributes:
+        bank: Labelled images that vote; 10,000 at most, evenly taken.
+        queries: Images to classify; likewise.
+        preprocessing: How images become input.
+        unit_norm: Whether prototypes count by direction alone.
+        device: Where the networks are.
+        num_workers: Processes that load images; None is from the cores.
+    """
+
+    bank: Images
+    queries: Images
+    preprocessing: Preprocessing
+    unit_norm: bool
+    device: torch.device
+    num_workers: int | None = None
+
+    @torch.inference_mode()
+    def look(self, method: Carp) -> dict[str, float]:
+        """Score student and teacher, and read the signs of collapse.
+
+        Returns:
+            `knn_student` and `knn_teacher`: top-1 in percent, in evaluation mode. `effective_rank` of the
+            bank's features and the share of `prototypes_used` by its images: of the teacher, or of the student
+            where there is no teacher.
+        """
+        found: dict[str, float] = {}
+        for name, network in (("student", method.student), ("teacher", method.teacher)):
+            if isinstance(network, Network):
+                found |= self._score(name, network)
+        return found
+
+    def describe(self, found: dict[str, float], *, epoch: int) -> str:
+        """Say in a line what was seen."""
+        scores = ", ".join(
+            f"{name} {found[f'knn_{name}']:.1f} %"
+            for name in ("student", "teacher")
+            if f"knn_{name}" in found
+        )
+        return (
+            f"epoch {epoch}: {NEIGHBOURS}-NN {scores}; effective rank {found['effective_rank']:.0f}, "
+            f"prototypes used {found['prototypes_used']:.0%}"
+        )
+
+    def _score(self, name: str, network: Network) -> dict[str, float]:
+        was_training = network.training
+        network.eval()
+        bank, bank_labels = self._features(network, self.bank)
+        queries, query_labels = self._features(network, self.queries)
+        prototypes = network.prototypes.weight.cpu()
+        embeddings = torch.cat([network.head(part.to(self.device)).cpu() for part in bank.split(BATCH_SIZE)])
+        network.train(was_training)
+        near = search(unit_rows([bank]), unit_rows([queries]), k=min(NEIGHBOURS, len(bank)))
+        votes = knn.vote(
+            near.similarities,
+            bank_labels[near.indices],
+            num_classes=len(self.bank.class_names),
+            temperature=TEMPERATURE,
+        )
+        return {
+            f"knn_{name}": (votes.argmax(dim=1) == query_labels).float().mean().item() * 100,
+            "effective_rank": signs.effective_rank(bank),
+            "prototypes_used": signs.prototypes_used(embeddings, prototypes, unit_norm=self.unit_norm),
+        }
+
+    def _features(self, network: Network, images: Images) -> tuple[Float[Tensor, "image dim"], Tensor]:
+        every = -(-len(images) // MOST_IMAGES)
+        chosen = range(0, len(images), every)
+        loaded = batches(
+            images, self.preprocessing, batch_size=BATCH_SIZE, indices=chosen, num_workers=self.num_workers
+        )
+        features = torch.cat([network.trunk(batch.images.to(self.device)).cpu() for batch in loaded])
+        return features, torch.from_numpy(images.labels[list(chosen)])

@@ -1,0 +1,222 @@
+"""From a recipe's name to a training that runs."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+
+from carp_eval import distributed, files, results
+from carp_eval.cards import loading
+from carp_eval.cards.recipe import RecipeCard
+from carp_eval.checkpoints import runs, training
+from carp_eval.data import opening
+from carp_eval.data.images import Images
+from carp_eval.data.preprocessing import Preprocessing
+from carp_eval.data.preview import preview as draw_preview
+from carp_eval.data.skipping import SkippedImages
+from carp_eval.errors import UsageError
+from carp_eval.pretrain import loop
+from carp_eval.pretrain.batches import ViewBatches
+from carp_eval.pretrain.estimate import Estimate, estimate
+from carp_eval.pretrain.loop import Display, Outcome
+from carp_eval.pretrain.monitor import Monitor
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A training that can start.
+
+    Attributes:
+        recipe: What to train.
+        recipe_name: What to call it.
+        images: What to train on.
+        folder: The run to go on with; None makes a new one.
+        resume: The checkpoint to go on from; None starts from the beginning.
+        runs_root: Folder that holds the runs.
+        data_root: Folder that holds named data sets.
+        accelerator: Device, precision and processes.
+        num_workers: Processes that load images; None is from the cores.
+        skipped: Where unreadable images are noted; None stops at the first.
+        display: Who is told how it goes.
+    """
+
+    recipe: RecipeCard
+    recipe_name: str
+    images: Images
+    folder: Path | None
+    resume: training.TrainingCheckpoint | None
+    runs_root: Path
+    data_root: Path | None
+    accelerator: Accelerator
+    num_workers: int | None
+    skipped: SkippedImages | None
+    display: Display
+
+
+def plan(
+    recipe_name: str,
+    *,
+    display: Display,
+    changes: dict[str, str] | None = None,
+    resume: str | None = None,
+    runs_root: Path = runs.RUNS,
+    data_root: Path | None = None,
+    device: str | None = None,
+    num_workers: int | None = None,
+    skip_bad: bool = False,
+) -> Plan:
+    """Find everything a training needs, so that what is missing is said before it starts.
+
+    Args:
+        recipe_name: A recipe's name, or a path ending in `.toml`; unused when a run is resumed.
+        display: Who is told how it goes.
+        changes: Values by dotted key that differ from the recipe's.
+        resume: A run folder to go on with, or `last`.
+        runs_root: Folder that holds the runs.
+        data_root: Folder that holds named data sets.
+        device: A torch device; None takes a GPU if there is one.
+        num_workers: Processes that load images; None is from the cores.
+        skip_bad: Whether unreadable images are counted and left out.
+
+    Raises:
+        CarpError: If the recipe, the data set, the run or the device is not there, or does not fit.
+    """
+    folder, checkpoint = None, None
+    if resume is None:
+        recipe = loading.recipe(recipe_name, changes)
+    else:
+        folder = runs.last_folder(root=runs_root) if resume == "last" else Path(resume).expanduser()
+        recipe, checkpoint = _resumed(folder)
+        recipe_name = folder.name
+    accelerator = _accelerator(device)
+    images = opening.open_images(recipe.data.name, recipe.data.split, data_root=data_root)
+    return Plan(
+        recipe=recipe,
+        recipe_name=Path(recipe_name).stem,
+        images=images,
+        folder=folder,
+        resume=checkpoint,
+        runs_root=runs_root,
+        data_root=data_root,
+        accelerator=accelerator,
+        num_workers=num_workers,
+        skipped=SkippedImages() if skip_bad else None,
+        display=display,
+    )
+
+
+def train(plan: Plan) -> Outcome:
+    """Train to the end, or to a signal.
+
+    Raises:
+        TrainingError: If the data is too small for a batch, the loss is not finite, or memory is short.
+        StorageError: If the run cannot be written.
+    """
+    recipe, display = plan.recipe, plan.display
+    batches = ViewBatches(recipe, plan.images, num_workers=plan.num_workers, skipped=plan.skipped)
+    num_steps = recipe.schedule.epochs * batches.steps_per_epoch
+    if plan.folder is not None and plan.resume is not None and plan.resume.step >= num_steps:
+        display.say(f"{plan.folder} is finished: nothing to go on with")
+        return Outcome(plan.folder, plan.resume.step, num_steps, None)
+    need = estimate(
+        recipe, num_steps=num_steps, world_size=distributed.world_size(), device=plan.accelerator.device
+    )
+    _tell(plan, batches, need)
+    monitor = _monitor(plan)
+    state = loop.Training(recipe, batches=batches, accelerator=plan.accelerator, resume=plan.resume)
+    folder = plan.folder or runs.new_folder(plan.recipe_name, root=plan.runs_root)
+    if plan.folder is None:
+        files.write_text(folder / runs.RECIPE, recipe.model_dump_json(indent=2) + "\n")
+        runs.write_state(folder, recipe=plan.recipe_name, **results.circumstances())
+    display.say(f"run folder: {folder}")
+    outcome = loop.run(state, folder, monitor=monitor, display=display)
+    if plan.skipped is not None and len(plan.skipped):
+        display.say(plan.skipped.describe())
+    if outcome.stopped_by is not None:
+        display.say(
+            f"stopped by {outcome.stopped_by.name} at step {outcome.step} of {outcome.num_steps}; go on with: "
+            f"carp train --resume {folder}"
+        )
+    else:
+        display.say(f"finished: {folder}. Score it with: carp eval knn --k 20 -m {folder}")
+    return outcome
+
+
+def preview(plan: Plan, path: Path) -> None:
+    """Draw some images and their views as a picture.
+
+    Raises:
+        StorageError: If the picture cannot be written.
+    """
+    draw_preview(plan.images, plan.recipe, path)
+
+
+def _resumed(folder: Path) -> tuple[RecipeCard, training.TrainingCheckpoint | None]:
+    if (folder / runs.LAST).is_file():
+        checkpoint = training.load(folder / runs.LAST)
+        return checkpoint.recipe, checkpoint
+    if (folder / runs.RECIPE).is_file():
+        # Killed before its first checkpoint: the recipe is all there is, and all that is needed.
+        return runs.read_recipe(folder), None
+    raise UsageError(f"{folder} is no run: it has neither {runs.LAST} nor {runs.RECIPE}")
+
+
+def _accelerator(device: str | None) -> Accelerator:
+    wants_cpu = device == "cpu" or (device is None and not torch.cuda.is_available())
+    if not wants_cpu and device is not None and not torch.cuda.is_available():
+        raise UsageError(
+            f"--device {device} was asked for and this machine shows no CUDA device; try --device cpu"
+        )
+    if device is not None and ":" in device and distributed.world_size() == 1:
+        torch.cuda.set_device(device)
+    # Precision is the loop's: the library keeps one for the life of the process.
+    return Accelerator(cpu=wants_cpu, mixed_precision="no")
+
+
+def _monitor(plan: Plan) -> Monitor | None:
+    if not plan.recipe.schedule.knn_epochs:
+        return None
+    data = plan.recipe.data
+    queries = opening.open_images(data.name, data.evaluation_split, data_root=plan.data_root)
+    size = plan.recipe.views[0].size
+    return Monitor(
+        bank=plan.images,
+        queries=queries,
+        preprocessing=Preprocessing(
+            resize=size, crop=size, interpolation="bicubic", mean=data.mean, std=data.std
+        ),
+        unit_norm=plan.recipe.prototypes.unit_norm,
+        device=plan.accelerator.device,
+    )
+
+
+def _tell(plan: Plan, batches: ViewBatches, need: Estimate) -> None:
+    recipe, gib = plan.recipe, 2**30
+    dropped = recipe.prototypes.count % recipe.partition.block_size
+    plan.display.say(
+        f"{recipe.summary}\n"
+        f"{len(plan.images)} images of {plan.images.name}, {recipe.schedule.epochs} epochs of "
+        f"{batches.steps_per_epoch} steps of {recipe.schedule.batch_size}; {need.parameters / 1e6:.1f} M parameters; "
+        f"{recipe.prototypes.count} prototypes in blocks of {recipe.partition.block_size}\n"
+        f"estimate on {plan.accelerator.device}: {need.bytes_needed / gib:.1f} GiB of {need.bytes_free / gib:.1f} GiB "
+        f"free, {_duration(need.seconds)} without loading and evaluation"
+    )
+    if dropped:
+        plan.display.say(
+            f"{dropped} of {recipe.prototypes.count} prototypes fall outside the blocks of each step: "
+            f"{recipe.partition.block_size} does not divide {recipe.prototypes.count}"
+        )
+    if need.bytes_needed > need.bytes_free:
+        plan.display.say(
+            "warning: that is more memory than is free. Lower schedule.batch_size or prototypes.count, or use more "
+            "processes"
+        )
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 172_800 else f"{seconds / 86_400:.1f} days"
