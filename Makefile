@@ -6,9 +6,11 @@ UV := $(shell command -v uv 2>/dev/null)
 ifdef UV
   create = $(UV) venv --quiet --clear --python $(PYTHON) .venv
   install = $(UV) pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable
+  install-beside = $(UV) pip install --quiet --python $(BIN)/python --no-deps
 else
   create = $(PYTHON) -m venv --clear .venv
   install = $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable
+  install-beside = $(BIN)/python -m pip install --quiet --no-deps
 endif
 
 .PHONY: help quickstart test check lint types layers lowest clean
@@ -23,7 +25,7 @@ quickstart: .venv/installed
 	$(BIN)/carp quickstart
 
 test: .venv/installed-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto
 
 check: lint types layers test
 
@@ -36,6 +38,16 @@ types: .venv/installed-dev
 
 layers: .venv/installed-dev
 	$(BIN)/lint-imports
+
+# The lower bounds lie in a folder that is looked into before .venv, so nothing large is installed twice.
+lowest: .venv/lowest
+	PYTHONPATH=.venv/lowest $(BIN)/python -m pytest tests/test_errors.py tests/test_files.py tests/cards \
+	  tests/checkpoints tests/commands
+
+.venv/lowest: .venv/installed-dev constraints-lowest.txt
+	@echo "Installing the lowest versions allowed of what is cheap ..."
+	@rm -rf $@ && $(install-beside) --target $@ --requirement constraints-lowest.txt
+	@touch $@
 
 .venv/created:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -15,6 +15,7 @@ from carp_eval.errors import StorageError
 
 STORAGE_ERRNOS = {
     errno.ENOSPC: "the disk is full; free some space and start again, nothing was left half-written",
+    errno.EFBIG: "the file is larger than this system allows; raise the limit (ulimit -f) or choose another folder",
     errno.EDQUOT: "the disk quota is used up; free some space and start again",
     errno.EROFS: "the file system is read-only; choose another folder",
     errno.EACCES: "permission was denied; choose a folder you may write to",

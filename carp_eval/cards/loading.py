@@ -47,7 +47,7 @@ def recipe(name: str, changes: Mapping[str, str] | None = None) -> RecipeCard:
         CardError: If the card is broken, or a change does not fit it.
     """
     path = find(name, RECIPES, what="recipe")
-    content = read(path)
+    content = read(path, RECIPES)
     for key, value in (changes or {}).items():
         _change(content, key, value)
     return check(RecipeCard, content, where=str(path))
@@ -72,7 +72,7 @@ def protocol_card(kind: str, variant: str, changes: Mapping[str, Any] | None = N
         if variant not in variants:
             raise UnknownNameError(f"variant of {kind}", variant, variants)
         path = find(variants[variant], PROTOCOLS, what="protocol card")
-    content = read(path) | dict(changes or {})
+    content = read(path, PROTOCOLS) | dict(changes or {})
     if content.get("kind") != kind:
         raise CardError(f"{path} is a card of kind {content.get('kind')!r}; {kind!r} was asked for")
     return check(protocol.card_type(content), content, where=str(path))
@@ -81,7 +81,7 @@ def protocol_card(kind: str, variant: str, changes: Mapping[str, Any] | None = N
 def published() -> list[PublishedCard]:
     """Read every table of published numbers."""
     paths = [folder(PUBLISHED) / f"{name}.toml" for name in names(PUBLISHED)]
-    return [check(PublishedCard, read(path), where=str(path)) for path in paths]
+    return [check(PublishedCard, read(path, PUBLISHED), where=str(path)) for path in paths]
 
 
 def find(name: str, kind: str, *, what: str) -> Path:
@@ -101,10 +101,10 @@ def find(name: str, kind: str, *, what: str) -> Path:
     return folder(kind) / f"{name}.toml"
 
 
-def read(path: Path) -> dict[str, Any]:
+def read(path: Path, kind: str) -> dict[str, Any]:
     """Read a card's content, what it extends filled in.
 
-    A table is merged key by key with the one it extends; a list replaces it.
+    What is extended is a card beside this one, or else one of ours of the same kind. A table is merged key by key with the one it extends; a list replaces it.
 
     Raises:
         CardError: If the file is not TOML, or extends something that is not there, or itself.
@@ -125,11 +125,10 @@ def read(path: Path) -> dict[str, Any]:
         parent = content.pop("extends", None)
         if parent is None:
             return content
-        beside = path.parent / f"{parent}.toml"
-        path = beside if beside.is_file() else Path(str(parent)).expanduser()
+        places = [place / f"{parent}.toml" for place in (path.parent, folder(kind))]
+        path = next((place for place in places if place.is_file()), places[0])
         if not path.is_file():
-            near = [other.stem for other in beside.parent.glob("*.toml")]
-            raise UnknownNameError("card to extend", str(parent), near)
+            raise UnknownNameError("card to extend", str(parent), names(kind))
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -51,11 +51,21 @@ def test_a_card_that_extends_another_changes_only_what_it_says(tmp_path):
     assert (card.preprocessing.resize, card.preprocessing.crop) == (300, 224)
 
 
+def test_a_card_of_a_users_own_may_extend_one_of_ours(tmp_path):
+    mine = tmp_path / "mine.toml"
+    mine.write_text('extends = "knn@dino"\nvariant = "mine"\nk = [3]\n')
+    card = loading.protocol_card("knn", str(mine))
+    assert (card.variant, card.k, card.temperature) == ("mine", (3,), 0.07)
+    mine.write_text('extends = "knn@dyno"\n')
+    with pytest.raises(UnknownNameError, match="Did you mean knn@dino"):
+        loading.protocol_card("knn", str(mine))
+
+
 def test_a_card_that_extends_itself_is_refused(tmp_path):
     (tmp_path / "a.toml").write_text('extends = "b"\n')
     (tmp_path / "b.toml").write_text('extends = "a"\n')
     with pytest.raises(CardError, match="extends itself"):
-        loading.read(tmp_path / "a.toml")
+        loading.read(tmp_path / "a.toml", loading.PROTOCOLS)
 
 
 @pytest.mark.parametrize(

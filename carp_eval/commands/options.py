@@ -1,0 +1,72 @@
+"""The options that mean the same in every command."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class BranchChoice(StrEnum):
+    """Which network of a training."""
+
+    teacher = "teacher"
+    student = "student"
+
+
+class LayerChoice(StrEnum):
+    """Which output of a model."""
+
+    pool = "pool"
+    projection = "projection"
+
+
+class DtypeChoice(StrEnum):
+    """How a bank stores features."""
+
+    float16 = "float16"
+    float32 = "float32"
+
+
+Model = Annotated[
+    str | None,
+    typer.Option(
+        "-m",
+        "--model",
+        metavar="MODEL",
+        help="A run folder, a checkpoint file, random:RECIPE or pixels:RECIPE. Default: the last trained run.",
+    ),
+]
+Dataset = Annotated[
+    str | None,
+    typer.Option(
+        "-d",
+        "--dataset",
+        metavar="DATASET",
+        help="A name from `carp data list`, folder:PATH, or hf:USER/NAME or hf:FOLDER. Default: the model's own.",
+    ),
+]
+DataRoot = Annotated[
+    Path | None, typer.Option("--data-root", help="Where named data sets lie. Default: data in $CARP_HOME.")
+]
+Branch = Annotated[BranchChoice, typer.Option("--branch", help="Which of a training's two networks.")]
+Device = Annotated[
+    str | None, typer.Option("--device", help="cpu, cuda, cuda:1 ... Default: a GPU if there is one.")
+]
+Workers = Annotated[
+    int | None, typer.Option("--workers", min=0, help="Processes that load images. Default: from the cores.")
+]
+BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Images in a forward pass.")]
+SkipBad = Annotated[
+    bool,
+    typer.Option("--skip-bad", help="Count and list unreadable images instead of stopping at the first."),
+]
+Json = Annotated[
+    bool, typer.Option("--json", help="Print machine-readable JSON on standard output, nothing else.")
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would run, resolved, and stop.")]
+Output = Annotated[
+    Path | None,
+    typer.Option("-o", "--output", help="Folder for results. Default: the model's run, or ./results."),
+]
+Dtype = Annotated[DtypeChoice, typer.Option("--dtype", help="How the bank stores features.")]

@@ -1,0 +1,40 @@
+"""Progress bars on standard error: rows done, rate, time left."""
+
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+
+@contextmanager
+def rows() -> Generator[Callable[[str], Callable[[int, int], None]]]:
+    """Show a bar for each split that is worked on; nothing for a split whose bank is ready.
+
+    Yields:
+        A function that takes a split's name and returns one that is told of rows done and rows in all.
+    """
+    bars = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TextColumn("ETA"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    )
+
+    def of_split(name: str) -> Callable[[int, int], None]:
+        task: TaskID | None = None
+
+        def tell(done: int, total: int) -> None:
+            nonlocal task
+            if task is None:
+                task = bars.add_task(f"features of {name}", total=total, rate="")
+            speed = bars.tasks[task].speed
+            bars.update(task, completed=done, rate=f"{speed:.0f} images/s" if speed else "")
+
+        return tell
+
+    with bars:
+        yield of_split

@@ -1,0 +1,76 @@
+"""How a training looks in the terminal: one bar for the whole run, one line for each thing worth reading."""
+
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from carp_eval import distributed
+
+
+class Display:
+    """Shows a training on standard error; elsewhere than in a terminal, a line an epoch instead of a bar."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True, quiet=not distributed.is_main())
+        self._bar = Progress(
+            TextColumn("epoch {task.fields[epoch]}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[losses]}"),
+            TimeElapsedColumn(),
+            TextColumn("ETA"),
+            TimeRemainingColumn(),
+            console=self._console,
+            disable=not self._console.is_terminal,
+        )
+        self._task: TaskID | None = None
+        self._epoch = 0
+
+    def __enter__(self) -> "Display":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def step(self, *, step: int, num_steps: int, values: dict[str, float]) -> None:
+        """Move the bar."""
+        losses = (
+            f"loss {values['loss']:.3f} = {values['consistency']:.3f} + entropy, KL {values['kl']:.3f}, "
+            f"{values['images_per_second']:.0f} img/s"
+        )
+        epoch = f"{values['epoch']:.1f}"
+        if self._task is None:
+            self._bar.start()
+            self._task = self._bar.add_task("train", total=num_steps, epoch=epoch, losses=losses)
+        self._bar.update(self._task, completed=step, epoch=epoch, losses=losses)
+        if not self._console.is_terminal and int(values["epoch"]) > self._epoch:
+            self._epoch = int(values["epoch"])
+            self._console.print(f"epoch {self._epoch}: {losses}", highlight=False, soft_wrap=True)
+
+    def say(self, text: str) -> None:
+        """Print a line above the bar."""
+        style = "yellow" if text.startswith("warning") else None
+        self._bar.console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
+def print_recipes() -> None:
+    """Print the table of recipes."""
+    from carp_eval.cards import loading
+
+    table = Table("recipe", "what it is", "expect", title="Recipes: carp train NAME")
+    for name in loading.names(loading.RECIPES):
+        card = loading.recipe(name)
+        table.add_row(name, card.summary, " ".join(filter(None, [card.expect.score, card.expect.time])))
+    Console().print(table)

@@ -1,0 +1,24 @@
+"""What running a protocol gives, before it becomes a record."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from carp_eval.results import Score
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a protocol found.
+
+    Attributes:
+        scores: The numbers, in percent, without what others published.
+        predictions: Columns of equal length, one row per query image.
+        notes: What a reader of the scores must know.
+        counts: What was counted on the way, beside the rows of both banks.
+    """
+
+    scores: tuple[Score, ...]
+    predictions: Mapping[str, Any]
+    notes: tuple[str, ...] = ()
+    counts: Mapping[str, int] = field(default_factory=dict[str, int])

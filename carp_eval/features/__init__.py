@@ -1,0 +1,1 @@
+"""Features on disk, extracted once, and the search over them."""

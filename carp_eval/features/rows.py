@@ -1,0 +1,64 @@
+"""From a bank's shards to the float32 matrix that is searched or clustered."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Float32
+from torch import Tensor
+
+from carp_eval.errors import BankError
+
+
+def unit_rows(shards: Sequence[Float[Tensor, "_ dim"]]) -> Float32[Tensor, "row dim"]:
+    """Put shards one below the other in float32, each row scaled to length one.
+
+    A row of zeros has no direction and stays zero: its similarity to everything is 0.
+
+    Raises:
+        BankError: If a value is not finite; the message numbers the rows.
+    """
+    return _stacked(shards, normalise=True)
+
+
+def plain_rows(shards: Sequence[Float[Tensor, "_ dim"]]) -> Float32[Tensor, "row dim"]:
+    """Put shards one below the other in float32, as they are.
+
+    Raises:
+        BankError: If a value is not finite; the message numbers the rows.
+    """
+    return _stacked(shards, normalise=False)
+
+
+def lengths(features: Float32[Tensor, "row dim"], what: str, *, first: int = 0) -> Float32[Tensor, " row"]:
+    """Return each row's length, and make sure that all its values are finite.
+
+    Args:
+        features: The rows.
+        what: What to call them in an error: `bank features`.
+        first: Number of the first of them.
+
+    Raises:
+        BankError: If a value is NaN or infinite, or so large that its square is.
+    """
+    length = torch.linalg.vector_norm(features, dim=1)
+    bad = (~length.isfinite()).nonzero().flatten()
+    if len(bad):
+        shown = ", ".join(str(first + row) for row in bad[:5].tolist()) + (", ..." if len(bad) > 5 else "")
+        raise BankError(
+            f"{len(bad)} of {len(features)} rows of {what} have values that are NaN, infinite or too large to "
+            f"square (rows {shown}): nothing can be compared with them. Look at the model's weights and input"
+        )
+    return length
+
+
+def _stacked(shards: Sequence[Tensor], *, normalise: bool) -> Tensor:
+    # One matrix, filled shard by shard: what is mapped from disk is never copied whole in its own type.
+    matrix = torch.empty(sum(map(len, shards)), shards[0].shape[1])
+    filled = 0
+    for shard in shards:
+        part = matrix[filled : filled + len(shard)].copy_(shard)
+        length = lengths(part, "features", first=filled)[:, None]
+        if normalise:
+            part /= length.where(length > 0, 1)
+        filled += len(shard)
+    return matrix

@@ -1,0 +1,112 @@
+"""The command line as a user meets it: in a process of its own."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+
+def carp(*arguments, cwd=None, home=None, **environment):
+    variables = {**os.environ, "COLUMNS": "120", "NO_COLOR": "1", "TERM": "dumb", **environment}
+    if home is not None:
+        variables["CARP_HOME"] = str(home)
+    return subprocess.run(
+        [sys.executable, "-m", "carp_eval", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env=variables,
+        timeout=120,
+    )
+
+
+COMMANDS = [
+    [],
+    ["train"],
+    ["extract"],
+    ["eval"],
+    ["eval", "knn"],
+    ["eval", "cluster"],
+    ["bank"],
+    ["bank", "info"],
+    ["bank", "verify"],
+    ["data"],
+    ["data", "list"],
+    ["quickstart"],
+    ["doctor"],
+]
+
+
+def test_help_answers_without_importing_torch():
+    script = (
+        "import sys\n"
+        "from carp_eval.commands.app import app\n"
+        "from typer.testing import CliRunner\n"
+        f"for command in {COMMANDS!r}:\n"
+        "    told = CliRunner().invoke(app, [*command, '--help'])\n"
+        "    assert told.exit_code == 0 and 'Usage' in told.output, (command, told.output)\n"
+        "heavy = {'torch', 'torchvision', 'faiss', 'sklearn', 'datasets', 'pyarrow', 'numpy', 'pydantic'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert told.returncode == 0, told.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["trian"], "train"),
+        (["eval", "kn"], "knn"),
+        (["train", "digts"], "Did you mean digits?"),
+        (["train", "--epoch"], "No such option"),
+        (["train", "--set", "schedule.epoch=3"], "Did you mean schedule.epochs"),
+        (["train", "--set", "schedule.epochs"], "--set expects KEY=VALUE"),
+        (["train", "--resume", "last", "--set", "a=1"], "leave RECIPE, --set and -d out"),
+        (["train", "-d", "cifar11"], "Did you mean cifar10"),
+        (["eval", "knn"], "train one with `carp train`"),
+        (["eval", "knn", "-m", "nowhere"], "there is no model 'nowhere'"),
+        (["eval", "knn", "-m", "random:digits", "--variant", "dyno"], "Did you mean dino"),
+        (["eval", "knn", "-m", "random:digits", "-d", "folder:nowhere"], "nowhere"),
+        (["eval", "knn", "-m", "random:digits", "--k", "0"], "0 is not in the range"),
+        (["eval", "knn", "-m", "random:digits", "--k", "1000000"], "1000000"),
+        (["eval", "knn", "-m", "random:digits", "--temperature", "-1"], "greater than 0"),
+        (["bank", "info", "nowhere"], "nowhere"),
+        (["bank", "verify", "nowhere"], "nowhere"),
+    ],
+)
+def test_a_mistake_is_one_clear_message_and_exit_code_2(tmp_path, arguments, expected):
+    told = carp(*arguments, cwd=tmp_path, home=tmp_path / "home")
+    assert told.returncode == 2, told.stderr
+    assert expected in told.stderr
+    assert "Traceback" not in told.stderr
+    assert told.stdout == ""
+    assert {path.name for path in tmp_path.iterdir()} <= {"home"}
+
+
+def test_doctor_finds_what_is_installed(tmp_path):
+    told = carp("doctor", "--json", home=tmp_path)
+    parts = {row["part"]: row for row in json.loads(told.stdout)}
+    assert told.returncode == 0, told.stdout
+    assert {"python", "torch", "torchvision", "faiss", "GPU", "cache", "data digits"} <= parts.keys()
+    assert str(tmp_path) in parts["cache"]["found"]
+
+
+def test_doctor_says_what_is_wrong(tmp_path):
+    (tmp_path / "file").write_text("")
+    told = carp("doctor", "--json", home=tmp_path / "file" / "inside")
+    assert told.returncode == 2
+    assert "CARP_HOME" in told.stdout
+
+
+def test_data_list_tells_of_every_data_set(tmp_path):
+    rows = {row["name"]: row for row in json.loads(carp("data", "list", "--json", home=tmp_path).stdout)}
+    assert {"digits", "cifar10", "cifar100", "stl10", "imagenet"} <= rows.keys()
+    assert all(row["licence"] and row["splits"] and row["to get it"] for row in rows.values())
+
+
+def test_train_lists_its_recipes():
+    told = carp("train", "--list")
+    assert "carp-resnet50-200ep" in told.stdout
+    assert "digits" in told.stdout

@@ -1,0 +1,183 @@
+import math
+from collections import defaultdict
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from carp_eval.cards import loading
+from carp_eval.errors import BankError, UsageError
+from carp_eval.evaluation import knn
+from carp_eval.features.rows import unit_rows
+from tests.features.scene import Net, Noise, take
+
+
+def by_loops(bank, labels, query, *, k, num_classes, temperature):
+    """Classes in order of their votes, by the definition, in float64."""
+    similarities = [
+        (-math.fsum(a * b for a, b in zip(query, row)), number) for number, row in enumerate(bank)
+    ]
+    votes = defaultdict(float)
+    for negative, number in sorted(similarities)[:k]:
+        votes[labels[number]] += math.exp(-negative / temperature)
+    return sorted(range(num_classes), key=lambda label: (-votes[label], label))
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    rows=st.integers(1, 50),
+    num_classes=st.integers(1, 8),
+    temperature=st.sampled_from([0.01, 0.07, 1.0]),
+    chunk=st.sampled_from([1, 6, 100]),
+    seed=st.integers(0, 2**31),
+    data=st.data(),
+)
+def test_classes_are_those_of_the_definition(rows, num_classes, temperature, chunk, seed, data):
+    generator = torch.Generator().manual_seed(seed)
+    bank = unit_rows([torch.randn(rows, 4, generator=generator)])
+    queries = unit_rows([torch.randn(9, 4, generator=generator)])
+    labels = torch.randint(num_classes, (rows,), generator=generator)
+    numbers = data.draw(st.sets(st.integers(1, rows), min_size=1, max_size=3))
+    found = knn.classify(
+        bank, labels, queries, k=numbers, num_classes=num_classes, temperature=temperature, chunk=chunk
+    )
+    assert set(found) == numbers
+    for k, ranking in found.items():
+        assert ranking.shape == (9, min(5, num_classes, k))
+        for query, named in zip(queries.double().tolist(), ranking.tolist(), strict=True):
+            wanted = by_loops(
+                bank.double().tolist(),
+                labels.tolist(),
+                query,
+                k=k,
+                num_classes=num_classes,
+                temperature=temperature,
+            )
+            assert named == wanted[: len(named)]
+
+
+def test_a_vote_by_hand():
+    similarities = torch.tensor([[0.9, 0.8, 0.8]], dtype=torch.float64)
+    votes = knn.vote(similarities, torch.tensor([[1, 0, 0]]), num_classes=3, temperature=0.1)
+    near, far = math.exp(9), math.exp(8)
+    assert votes[0].tolist() == pytest.approx([2 * far / (near + 2 * far), near / (near + 2 * far), 0])
+    softer = knn.vote(similarities, torch.tensor([[1, 0, 0]]), num_classes=3, temperature=0.2)
+    assert (votes.argmax(), softer.argmax()) == (1, 0)
+
+
+def test_votes_of_features_of_any_length_do_not_overflow():
+    votes = knn.vote(torch.tensor([[9000.0, 100.0]]), torch.tensor([[0, 1]]), num_classes=2)
+    assert votes.tolist() == [[1, 0]]
+
+
+@pytest.mark.parametrize("temperature", [0.0, -0.07])
+def test_a_temperature_that_is_not_positive_is_refused(temperature):
+    with pytest.raises(UsageError, match="positive"):
+        knn.vote(
+            torch.zeros(1, 1), torch.zeros(1, 1, dtype=torch.int64), num_classes=1, temperature=temperature
+        )
+
+
+def test_of_equal_votes_the_lower_class_is_named():
+    votes = torch.tensor([[0.2, 0.4, 0.0, 0.4, 0.0]])
+    assert knn.rank(votes, places=5).tolist() == [[1, 3, 0, 2, 4]]
+    bank = torch.eye(4)
+    found = knn.classify(bank, torch.tensor([3, 1, 2, 1]), torch.ones(1, 4) / 2, k=[1, 3, 4], num_classes=4)
+    assert found[1].tolist() == [[3]]
+    assert found[3].tolist() == [[1, 2, 3]]
+    assert found[4].tolist() == [[1, 2, 3, 0]]
+
+
+def test_rows_without_a_label_have_no_vote():
+    with pytest.raises(UsageError, match="1 of 4 rows of the bank have no label"):
+        knn.classify(torch.eye(4), torch.tensor([0, 0, -1, 0]), torch.eye(4), k=[1], num_classes=1)
+
+
+@pytest.fixture(scope="module")
+def banks(tmp_path_factory):
+    home = tmp_path_factory.mktemp("banks")
+    return take(home, images=Noise(60, seed=1)), take(home, images=Noise(30, seed=2))
+
+
+def card(**changes):
+    return loading.protocol_card("knn", "dino", changes)
+
+
+def test_a_run_scores_what_its_predictions_say(banks):
+    bank, queries = banks
+    outcome = knn.run(card(k=[1, 7, 20]), bank, queries, 0)
+    labels = queries.labels.numpy()
+    scores = {(score.metric, score.settings["k"]): score for score in outcome.scores}
+    assert len(scores) == 9
+    units = [
+        features.double() / features.double().norm(dim=1, keepdim=True)
+        for features in (b.features() for b in banks)
+    ]
+    for k in (1, 7, 20):
+        predicted = outcome.predictions[f"predicted_k{k}"]
+        for number, query in enumerate(units[1].tolist()):
+            wanted = by_loops(
+                units[0].tolist(), bank.labels.tolist(), query, k=k, num_classes=3, temperature=0.07
+            )
+            assert predicted[number] == wanted[0]
+        top1 = scores["top1", k]
+        assert top1.value == pytest.approx((predicted == labels).mean() * 100)
+        assert top1.low < top1.value < top1.high
+        means = [(predicted == labels)[labels == label].mean() for label in range(3)]
+        assert scores["mean_per_class", k].value == pytest.approx(np.mean(means) * 100)
+    assert scores["top5", 7].value == 100
+    assert scores["top5", 1].value == scores["top1", 1].value
+    assert any("top-5 says nothing with 3 classes" in note for note in outcome.notes)
+    assert any("below k = 5" in note for note in outcome.notes)
+
+
+def test_a_bank_that_queries_itself_leaves_each_image_out(banks):
+    bank, _ = banks
+    outcome = knn.run(card(k=[1]), bank, bank, 0)
+    unit = bank.features().double() / bank.features().double().norm(dim=1, keepdim=True)
+    similarities = (unit @ unit.T).fill_diagonal_(-2)
+    assert outcome.predictions["predicted_k1"].tolist() == bank.labels[similarities.argmax(dim=1)].tolist()
+    assert any("no image voted for itself" in note for note in outcome.notes)
+
+
+def test_features_that_are_not_normalised_are_compared_by_inner_product(banks):
+    bank, queries = banks
+    outcome = knn.run(card(k=[1], normalise=False), bank, queries, 0)
+    nearest = (queries.features().double() @ bank.features().double().T).argmax(dim=1)
+    assert outcome.predictions["predicted_k1"].tolist() == bank.labels[nearest].tolist()
+    other = knn.run(card(k=[1]), bank, queries, 0).predictions["predicted_k1"]
+    assert other.tolist() != outcome.predictions["predicted_k1"].tolist()
+
+
+def test_more_neighbours_than_rows_are_refused(banks):
+    with pytest.raises(UsageError, match=r"k is 61.*60 rows"):
+        knn.run(card(k=[10, 61]), *banks, 0)
+
+
+def test_a_bank_of_another_model_is_refused(banks, tmp_path):
+    network = Net().eval()
+    with torch.no_grad():
+        network.layers[0].bias += 1
+    with pytest.raises(BankError, match="weights_sha256"):
+        knn.run(card(k=[1]), banks[0], take(tmp_path, network=network), 0)
+
+
+def test_one_class_and_one_query_are_right(tmp_path):
+    bank, query = Noise(5, seed=1), Noise(1, seed=2)
+    bank.labels[:] = query.labels[:] = 0
+    bank.class_names = query.class_names = ("only",)
+    outcome = knn.run(card(k=[3]), take(tmp_path, images=bank), take(tmp_path, images=query), 0)
+    assert [(score.metric, score.value) for score in outcome.scores] == [
+        ("top1", 100),
+        ("top5", 100),
+        ("mean_per_class", 100),
+    ]
+
+
+def test_queries_without_labels_are_refused(banks, tmp_path):
+    images = Noise(30, seed=2)
+    images.labels[3] = -1
+    with pytest.raises(UsageError, match="1 of 30 images have no label"):
+        knn.run(card(k=[1]), banks[0], take(tmp_path, images=images), 0)

@@ -1,0 +1,57 @@
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from carp_eval.errors import UsageError
+from carp_eval.metrics import bootstrap
+
+
+def plain_means(values, *, seed, resamples):
+    """Draw images one test set after another, and take the mean."""
+    random = np.random.default_rng(seed)
+    return np.array([random.choice(values, size=len(values)).mean() for _ in range(resamples)])
+
+
+@pytest.mark.parametrize("kind", ["right or wrong", "difference", "any number"])
+def test_means_are_spread_as_those_of_images_drawn_one_by_one(kind):
+    random = np.random.default_rng(0)
+    values = {
+        "right or wrong": (random.random(700) < 0.8).astype(float),
+        "difference": random.integers(-1, 2, 700).astype(float),
+        "any number": random.gamma(0.5, size=700),
+    }[kind]
+    ours = bootstrap.resampled_means(values, seed=1, resamples=4000)
+    assert stats.ks_2samp(ours, plain_means(values, seed=2, resamples=4000)).pvalue > 1e-3
+    wide = bootstrap.resampled_means(values * 1.1, seed=1, resamples=4000)
+    assert stats.ks_2samp(wide, plain_means(values, seed=2, resamples=4000)).pvalue < 1e-3
+
+
+def test_an_interval_of_a_share_is_that_of_the_binomial():
+    right = np.arange(2000) < 1500
+    low, high = bootstrap.mean_interval(right, seed=0, resamples=20_000)
+    assert [low, high] == pytest.approx(stats.binom(2000, 0.75).ppf([0.025, 0.975]) / 2000, abs=1e-3)
+
+
+def test_the_seed_alone_decides():
+    values = np.random.default_rng(0).random(1000)
+    once, again, other = (bootstrap.mean_interval(values, seed=seed) for seed in (3, 3, 4))
+    assert once == again
+    assert once != other
+    assert once.low < values.mean() < once.high
+
+
+def test_more_confidence_is_wider_and_equal_values_have_no_spread():
+    values = np.random.default_rng(0).random(400)
+    narrow = bootstrap.mean_interval(values, seed=0, confidence=0.5)
+    wide = bootstrap.mean_interval(values, seed=0, confidence=0.99)
+    assert wide.low < narrow.low < narrow.high < wide.high
+    assert bootstrap.mean_interval(np.full(30, 0.25), seed=0) == (0.25, 0.25)
+    assert bootstrap.mean_interval(np.array([True]), seed=0) == (1, 1)
+
+
+@pytest.mark.parametrize("values", [[], [1, math.nan], [math.inf]])
+def test_what_has_no_mean_is_refused(values):
+    with pytest.raises(UsageError, match="finite"):
+        bootstrap.mean_interval(np.array(values, dtype=float), seed=0)
