@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import pytest
@@ -65,7 +66,7 @@ def test_the_learning_rate_rises_then_falls_along_half_a_cosine():
     assert rates[10] == pytest.approx(0.6)
     assert rates[60] == pytest.approx(0.33)
     assert rates[109] == pytest.approx(0.06, abs=1e-3)
-    assert all(later < earlier for earlier, later in zip(rates[10:], rates[11:], strict=False))
+    assert all(later < earlier for earlier, later in itertools.pairwise(rates[10:]))
 
 
 @pytest.mark.parametrize(("shape", "middle"), [("constant", 2.0), ("linear", 3.0), ("cosine", 3.0)])

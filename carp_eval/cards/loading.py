@@ -104,7 +104,8 @@ def find(name: str, kind: str, *, what: str) -> Path:
 def read(path: Path, kind: str) -> dict[str, Any]:
     """Read a card's content, what it extends filled in.
 
-    What is extended is a card beside this one, or else one of ours of the same kind. A table is merged key by key with the one it extends; a list replaces it.
+    What is extended is a card beside this one, or else one of ours of the same kind. A table is merged key by
+    key with the one it extends; a list replaces it.
 
     Raises:
         CardError: If the file is not TOML, or extends something that is not there, or itself.

@@ -45,12 +45,11 @@ def train(
     Without an argument, the small recipe on the embedded digits. Ctrl-C and SIGTERM leave a checkpoint, and
     `carp train --resume last` goes on from it as if nothing had happened.
     """
+    if list_recipes:
+        _list_recipes()
+        return
     from carp_eval.commands import train_display
     from carp_eval.errors import UsageError
-
-    if list_recipes:
-        train_display.print_recipes()
-        return
     from carp_eval.pretrain import start
 
     pairs: dict[str, str] = {}
@@ -85,3 +84,15 @@ def train(
         outcome = start.train(plan)
     if outcome.stopped_by is not None:
         sys.exit(EXIT_STOPPED[outcome.stopped_by.name])
+
+
+def _list_recipes() -> None:
+    from carp_eval.cards import loading
+    from carp_eval.commands import tables
+
+    cards = {name: loading.recipe(name) for name in loading.names(loading.RECIPES)}
+    rows = [
+        {"recipe": name, "what it is": card.summary, "expect": f"{card.expect.score} {card.expect.time}"}
+        for name, card in cards.items()
+    ]
+    tables.show_rows(rows, title="Recipes: carp train NAME", as_json=False)

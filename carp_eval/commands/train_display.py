@@ -12,7 +12,6 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
 
 from carp_eval import distributed
 
@@ -63,14 +62,3 @@ class Display:
         """Print a line above the bar."""
         style = "yellow" if text.startswith("warning") else None
         self._bar.console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
-
-
-def print_recipes() -> None:
-    """Print the table of recipes."""
-    from carp_eval.cards import loading
-
-    table = Table("recipe", "what it is", "expect", title="Recipes: carp train NAME")
-    for name in loading.names(loading.RECIPES):
-        card = loading.recipe(name)
-        table.add_row(name, card.summary, " ".join(filter(None, [card.expect.score, card.expect.time])))
-    Console().print(table)

@@ -2,7 +2,9 @@
 
 import os
 import signal
+import weakref
 from collections.abc import Callable, Generator, Iterator, Sequence
+from types import FrameType
 from typing import Any, NamedTuple
 
 import torch
@@ -88,42 +90,73 @@ class ImageLoader:
             replace_bad: Whether the next readable image takes a bad one's place, so that batches stay full.
             pin_memory: Whether batches lie in memory from which a GPU copies fast.
         """
+        self._worker = _Worker(images, prepare, replace_bad=replace_bad and skip_bad is not None)
+        self._num_workers = default_workers(images) if num_workers is None else num_workers
+        self._pin_memory = pin_memory
         self._skip_bad = skip_bad
         self._plan = _Plan()
-        workers = default_workers(images) if num_workers is None else num_workers
-        self._loader: DataLoader[Prepared] = DataLoader(
-            _Worker(images, prepare, replace_bad=replace_bad and skip_bad is not None),
-            sampler=self._plan,
-            batch_size=None,
-            num_workers=workers,
-            collate_fn=_as_it_is,
-            pin_memory=pin_memory,
-            worker_init_fn=_leave_signals_to_parent if workers else None,
-            persistent_workers=workers > 0,
-            # Its own, or every epoch would take a number from the caller's random state.
-            generator=torch.Generator(),
-        )
+        self._passes = 0
+        self._loader: DataLoader[Prepared] | None = None
+        self._stop_workers: weakref.finalize[..., ImageLoader] | None = None
 
     def load(self, requests: Sequence[Request]) -> Generator[Prepared]:
         """Yield a batch for each request, in order; those without one readable image are left out.
+
+        Workers stay for the next call if this one is taken to its end, and are stopped if it is not.
 
         Raises:
             BadImageError: If an image cannot be read and nobody collects such images.
             DataError: If the images of a batch cannot be stacked, or a worker was killed.
         """
         self._plan.requests = requests
+        self._passes += 1
+        this_pass = self._passes
+        finished = False
         try:
-            for batch in self._loader:
+            for batch in self._start():
                 self._judge(batch)
                 if batch.tensors:
                     yield batch
+            finished = True
         except RuntimeError as error:
-            if "DataLoader worker" not in str(error) or isinstance(error.__cause__, CarpError):
+            if "DataLoader worker" not in str(error):
                 raise
             raise DataError(
                 f"a process that loads images was killed ({error}); most often memory or shared memory (/dev/shm) "
                 f"has run out: use fewer workers or smaller batches"
             ) from error
+        finally:
+            if not finished and this_pass == self._passes:
+                self.close()
+
+    def close(self) -> None:
+        """Stop the workers; the next pass starts new ones."""
+        if self._stop_workers is not None:
+            self._stop_workers()
+        self._loader = self._stop_workers = None
+
+    def _start(self) -> Iterator[Prepared]:
+        """Start a pass, and workers if there are none."""
+        if self._loader is None:
+            self._loader = DataLoader(
+                self._worker,
+                sampler=self._plan,
+                batch_size=None,
+                num_workers=self._num_workers,
+                collate_fn=_as_it_is,
+                pin_memory=self._pin_memory,
+                worker_init_fn=_leave_signals_to_parent if self._num_workers else None,
+                persistent_workers=self._num_workers > 0,
+                # Its own, or every epoch would take a number from the caller's random state.
+                generator=torch.Generator(),
+            )
+        iterator = iter(self._loader)
+        shut_down: Callable[[], None] | None = getattr(iterator, "_shutdown_workers", None)
+        if self._stop_workers is None and shut_down is not None:
+            # Torch shuts workers down when the iterator is destroyed. Where the garbage collector does that, the
+            # queues are closed first, no worker hears of it, and each is waited for in vain for ten seconds.
+            self._stop_workers = weakref.finalize(self, shut_down)
+        return iterator
 
     def _judge(self, batch: Prepared) -> None:
         if batch.failure is not None:
@@ -213,4 +246,9 @@ def _leave_signals_to_parent(worker: int) -> None:  # noqa: ARG001 - torch passe
     # A handler inherited from the parent would run its clean-up here; and whoever interrupts a training
     # wants the step that runs, and its checkpoint, finished first.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _let_one_pass)
+
+
+def _let_one_pass(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - as Python calls a handler
+    """Ignore a SIGTERM that went to the whole group; the next is the parent's own, to a worker that hangs."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -1,6 +1,7 @@
 """A split's images as batches for a frozen model, or all at once in memory."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 import torch
@@ -58,8 +59,9 @@ def batches(
     loader = ImageLoader(
         images, _Transformed(transform), num_workers=num_workers, skip_bad=skip_bad, pin_memory=pin_memory
     )
-    for prepared in loader.load([Request(chunk) for chunk in chunks]):
-        yield Batch(prepared.tensors[0], prepared.numbers)
+    with closing(loader):
+        for prepared in loader.load([Request(chunk) for chunk in chunks]):
+            yield Batch(prepared.tensors[0], prepared.numbers)
 
 
 def in_memory(images: Images, *, channels: int, num_workers: int | None = None) -> Images:
@@ -83,7 +85,8 @@ def in_memory(images: Images, *, channels: int, num_workers: int | None = None) 
     requests = [
         Request(list(range(start, min(start + 512, len(images))))) for start in range(0, len(images), 512)
     ]
-    parts = [prepared.tensors[0] for prepared in loader.load(requests)]
+    with closing(loader):
+        parts = [prepared.tensors[0] for prepared in loader.load(requests)]
     return DecodedImages(images, torch.cat(parts))
 
 

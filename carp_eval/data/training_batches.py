@@ -106,6 +106,10 @@ class TrainingBatches:
         for prepared in self._loader.load([Request(numbers, epoch) for numbers in steps.tolist()]):
             yield TrainingBatch(prepared.tensors, prepared.numbers)
 
+    def close(self) -> None:
+        """Stop the workers, which otherwise end with this object or the process."""
+        self._loader.close()
+
 
 @dataclass(frozen=True)
 class _Viewed:

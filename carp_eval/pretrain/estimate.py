@@ -10,7 +10,7 @@ from torch import Tensor
 from carp_eval.cards.recipe import RecipeCard
 from carp_eval.models import network
 
-PROBE_IMAGES = 8
+PROBE_PIXELS = 2**19
 OPTIMISER_COPIES = {"sgd": 1, "lars": 1, "adamw": 2}
 
 
@@ -40,7 +40,8 @@ def estimate(recipe: RecipeCard, *, num_steps: int, world_size: int, device: tor
     probe = network.build(recipe, seed=0).to(device)
     parameters = sum(p.numel() for p in probe.parameters())
     local = -(-recipe.schedule.batch_size // world_size)
-    images = min(PROBE_IMAGES, max(2, local))
+    # As many images as keep the probe short: 10 of 224 pixels' side, a whole batch of 28.
+    images = max(2, min(local, PROBE_PIXELS // max(view.size for view in recipe.views) ** 2))
     kept_bytes, seconds = 0, 0.0
     for view in recipe.views:
         pixels = torch.randn(images, recipe.trunk.channels, view.size, view.size, device=device)

@@ -88,7 +88,7 @@ def test_a_broken_card_says_what_is_wrong_and_where(tmp_path, text, expected):
 
 
 def test_unknown_names_get_a_hint():
-    with pytest.raises(UnknownNameError, match="Did you mean .*carp-resnet50-200ep"):
+    with pytest.raises(UnknownNameError, match=r"Did you mean .*carp-resnet50-200ep"):
         loading.recipe("carp-resnet50-20ep")
     with pytest.raises(UnknownNameError, match="Did you mean dino"):
         loading.protocol_card("knn", "dyno")
@@ -103,7 +103,7 @@ def test_changes_are_read_as_toml_and_checked_against_the_schema():
     assert changed.schedule.epochs == 3
     assert changed.teacher.kind == "none"
     assert changed.loss.entropy_weight == 0.1
-    with pytest.raises(CardError, match="Did you mean .*schedule.epochs"):
+    with pytest.raises(CardError, match=r"Did you mean .*schedule.epochs"):
         loading.recipe("digits", {"schedule.epoch": "3"})
     with pytest.raises(UsageError, match="version is a value"):
         loading.recipe("digits", {"version.number": "3"})

@@ -41,7 +41,7 @@ def test_a_truncated_file_is_said_to_be(tmp_path, keep):
     torch.save({"weight": torch.randn(1000)}, path)
     content = path.read_bytes()
     path.write_bytes(content[: int(keep * len(content)) if isinstance(keep, float) else keep])
-    with pytest.raises(CheckpointError, match="cut.pt"):
+    with pytest.raises(CheckpointError, match=r"cut\.pt"):
         reading.read(path)
 
 

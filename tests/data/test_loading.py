@@ -1,7 +1,9 @@
+import gc
 import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -175,26 +177,63 @@ main()
 """
 
 
-@pytest.mark.parametrize("how", ["interrupted", "killed"])
-def test_no_worker_outlives_its_parent(tmp_path, how):
+def test_no_worker_outlives_its_parent(tmp_path):
     write_folder(tmp_path / "data", {"cat": 200})
-    parent = subprocess.Popen(
-        [sys.executable, "-c", SLOW_LOADING, str(tmp_path / "data")],
-        cwd=Path(__file__).parents[2],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-    )
-    assert parent.stdout.readline() == b"loaded\n"
-    workers = psutil.Process(parent.pid).children()
-    assert len(workers) >= 2
-    if how == "interrupted":
-        # As Ctrl-C does: to every process of the group at once.
-        os.killpg(parent.pid, signal.SIGINT)
-    else:
-        parent.kill()
-    errors = parent.communicate(timeout=20)[1]
+    interrupted, killed = parents = [
+        subprocess.Popen(
+            [sys.executable, "-c", SLOW_LOADING, str(tmp_path / "data")],
+            cwd=Path(__file__).parents[2],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+        for _ in range(2)
+    ]
+    assert [parent.stdout.readline() for parent in parents] == [b"loaded\n"] * 2
+    workers = [worker for parent in parents for worker in psutil.Process(parent.pid).children()]
+    assert len(workers) == 4
+    # As Ctrl-C does: to every process of the group at once.
+    os.killpg(interrupted.pid, signal.SIGINT)
+    killed.kill()
+    errors = [parent.communicate(timeout=20)[1] for parent in parents]
     _, alive = psutil.wait_procs(workers, timeout=15)
     assert not alive
     # One traceback, the parent's: the workers say nothing.
-    assert errors.count(b"Traceback") == (1 if how == "interrupted" else 0), errors.decode()
+    assert [error.count(b"Traceback") for error in errors] == [1, 0], errors[0].decode()
+
+
+def test_a_signal_to_the_group_leaves_the_batches_whole(images):
+    loading = batches(images, PREPARE, batch_size=1, num_workers=2)
+    next(loading)
+    workers = psutil.Process().children()
+    assert len(workers) == 2
+    for worker in workers:
+        worker.terminate()
+    assert len(list(loading)) == 12
+    _, alive = psutil.wait_procs(workers, timeout=5)
+    assert not alive
+
+
+def test_loading_that_is_given_up_stops_its_workers(images):
+    kept = []
+    for give_up in ("closed", "collected", "in an error"):
+        loading = batches(images, PREPARE, batch_size=1, num_workers=2)
+        next(loading)
+        workers = psutil.Process().children()
+        assert len(workers) == 2
+        started = time.monotonic()
+        if give_up == "closed":
+            loading.close()
+        elif give_up == "collected":
+            # In a cycle, so that only the garbage collector finds it.
+            cycle = [loading]
+            cycle.append(cycle)
+            del loading, cycle
+            gc.collect()
+        else:
+            with pytest.raises(ZeroDivisionError) as caught:
+                loading.throw(ZeroDivisionError())
+            kept.append(caught)
+        _, alive = psutil.wait_procs(workers, timeout=5)
+        assert not alive
+        assert time.monotonic() - started < 4

@@ -1,5 +1,6 @@
 from dataclasses import dataclass
 
+import psutil
 import pytest
 import torch
 
@@ -49,7 +50,7 @@ def test_a_step_has_every_view_of_every_image(images):
 def test_workers_change_nothing(images):
     alone = loaded(images, epochs=(0, 1))
     same(alone, loaded(images, epochs=(0, 1), num_workers=1))
-    same(alone, loaded(images, epochs=(0, 1), num_workers=3))
+    same(alone, loaded(images, epochs=(0, 1), num_workers=2))
 
 
 def test_an_epoch_taken_up_again_goes_on_as_it_would_have(images):
@@ -62,6 +63,18 @@ def test_an_epoch_left_early_does_not_leak_into_the_next(images):
     training = TrainingBatches(images, Noted(), batch_size=6, seed=5, num_workers=2)
     next(training.epoch(0))
     same(list(training.epoch(1)), loaded(images, epochs=(1,)))
+
+
+def test_workers_stay_for_all_epochs_and_end_with_their_owner(images):
+    training = TrainingBatches(images, Noted(), batch_size=6, seed=5, num_workers=2)
+    list(training.epoch(0))
+    workers = set(psutil.Process().children())
+    list(training.epoch(1))
+    assert set(psutil.Process().children()) == workers
+    assert len(workers) == 2
+    del training
+    _, alive = psutil.wait_procs(list(workers), timeout=5)
+    assert not alive
 
 
 def test_processes_together_take_what_one_would(images):

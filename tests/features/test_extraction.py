@@ -48,6 +48,11 @@ def test_batches_shards_and_workers_move_no_feature(tmp_path, options):
     assert bank.keys == other.keys
 
 
+def test_a_shard_ends_where_a_batch_does(tmp_path):
+    # Or a resumed extraction would batch its images otherwise, and round otherwise.
+    assert [len(part) for part in take(tmp_path, batch_size=4, shard_rows=13).shards()] == [16, 16, 16, 2]
+
+
 def test_the_same_settings_give_the_same_bytes(tmp_path, undisturbed):
     take(tmp_path, num_workers=1)
     assert shard_bytes(tmp_path) == undisturbed

@@ -185,10 +185,10 @@ def test_no_queries_have_no_neighbours():
     assert found.indices.shape == found.similarities.shape == (0, 2)
 
 
-def test_the_block_size_of_faiss_is_put_back():
-    before = faiss.cvar.distance_compute_blas_database_bs
+def test_the_block_size_of_faiss_is_put_back(monkeypatch):
+    monkeypatch.setattr(faiss.cvar, "distance_compute_blas_database_bs", 777)
     search(random_units(5, 3, seed=0), random_units(5, 3, seed=0), k=2)
-    assert faiss.cvar.distance_compute_blas_database_bs == before
+    assert faiss.cvar.distance_compute_blas_database_bs == 777
 
 
 def test_dots_give_a_pair_the_same_bits_wherever_it_stands():
