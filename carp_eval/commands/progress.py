@@ -3,6 +3,7 @@
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
+import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
@@ -10,6 +11,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 @contextmanager
 def rows() -> Generator[Callable[[str], Callable[[int, int], None]]]:
     """Show a bar for each split that is worked on; nothing for a split whose bank is ready.
+
+    Ctrl-C ends the command with exit code 130 and without a traceback.
 
     Yields:
         A function that takes a split's name and returns one that is told of rows done and rows in all.
@@ -37,4 +40,8 @@ def rows() -> Generator[Callable[[str], Callable[[int, int], None]]]:
         return tell
 
     with bars:
-        yield of_split
+        try:
+            yield of_split
+        except KeyboardInterrupt:
+            bars.console.print("stopped: finished shards are kept, and the same command goes on from them")
+            raise typer.Exit(130) from None

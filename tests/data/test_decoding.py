@@ -75,11 +75,12 @@ def test_sixteen_bits_are_scaled_to_eight_and_not_clipped():
         assert pixels[0].tolist() == [[value] * channels for value in (0, 0, 1, 1, 128, 255)]
 
 
+@pytest.mark.filterwarnings("error")
 def test_every_mode_becomes_grey_or_rgb():
     red = (255, 0, 0)
     palette = Image.new("P", (2, 2))
     palette.putpalette([0, 0, 0, *red])
-    palette.putdata([1, 1, 1, 1])
+    palette.paste(1, (0, 0, 2, 2))
     transparent = palette.copy()
     transparent.info["transparency"] = b"\x80\x80"
     images = [

@@ -1,10 +1,8 @@
 import gc
+import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import psutil
@@ -156,60 +154,51 @@ def test_workers_are_chosen_by_the_cores_of_this_process(tmp_path, monkeypatch):
         assert default_workers(images) == workers
 
 
-SLOW_LOADING = """
-import sys, time
-from pathlib import Path
-from carp_eval.data.folders import FolderSource
-from carp_eval.data.loading import batches
-
 def slow(image):
-    import torch
     time.sleep(0.05)
     return torch.zeros(1, 1, 1)
 
-def main():
-    root = Path(sys.argv[1])
-    images = FolderSource("x", root).open("train")
-    for batch in batches(images, slow, batch_size=1, num_workers=2):
-        print("loaded", flush=True)
 
-main()
-"""
+def load_slowly(images, started):
+    os.setsid()
+    for _ in batches(images, slow, batch_size=1, num_workers=2):
+        started.set()
 
 
-def test_no_worker_outlives_its_parent(tmp_path):
-    write_folder(tmp_path / "data", {"cat": 200})
+def test_no_worker_outlives_its_parent(tmp_path, capfd):
+    images = FolderSource("x", write_folder(tmp_path, {"cat": 400})).open("train")
+    context = multiprocessing.get_context("fork")
+    events = [context.Event() for _ in range(2)]
     interrupted, killed = parents = [
-        subprocess.Popen(
-            [sys.executable, "-c", SLOW_LOADING, str(tmp_path / "data")],
-            cwd=Path(__file__).parents[2],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-        )
-        for _ in range(2)
+        context.Process(target=load_slowly, args=(images, event)) for event in events
     ]
-    assert [parent.stdout.readline() for parent in parents] == [b"loaded\n"] * 2
+    for parent in parents:
+        parent.start()
+    assert all(event.wait(timeout=20) for event in events)
     workers = [worker for parent in parents for worker in psutil.Process(parent.pid).children()]
     assert len(workers) == 4
     # As Ctrl-C does: to every process of the group at once.
     os.killpg(interrupted.pid, signal.SIGINT)
     killed.kill()
-    errors = [parent.communicate(timeout=20)[1] for parent in parents]
+    for parent in parents:
+        parent.join(timeout=20)
+        assert parent.exitcode
     _, alive = psutil.wait_procs(workers, timeout=15)
     assert not alive
-    # One traceback, the parent's: the workers say nothing.
-    assert [error.count(b"Traceback") for error in errors] == [1, 0], errors[0].decode()
+    # One traceback, that of the parent that was interrupted: the workers say nothing.
+    assert capfd.readouterr().err.count("Traceback") == 1
 
 
-def test_a_signal_to_the_group_leaves_the_batches_whole(images):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_the_group_leaves_the_batches_whole(images, number):
     loading = batches(images, PREPARE, batch_size=1, num_workers=2)
-    next(loading)
+    # One batch from each worker: before that, one may not have started yet.
+    next(loading), next(loading)
     workers = psutil.Process().children()
     assert len(workers) == 2
     for worker in workers:
-        worker.terminate()
-    assert len(list(loading)) == 12
+        worker.send_signal(number)
+    assert len(list(loading)) == 11
     _, alive = psutil.wait_procs(workers, timeout=5)
     assert not alive
 
