@@ -104,6 +104,19 @@ def test_a_crop_shows_a_rectangle_of_the_stated_area_and_ratio_inside_the_image(
         assert right.max() > 27.5
 
 
+def test_a_crop_that_would_not_fit_is_drawn_again():
+    steps = torch.arange(28, dtype=torch.uint8) * 9
+    ramps = torch.stack([steps.expand(28, 28), steps[:, None].expand(28, 28), torch.zeros(28, 28)]).to(
+        torch.uint8
+    )
+    views = make(ramps.expand(1000, 3, 28, 28), scale=(0.7, 0.9), ratio=(0.5, 2.0)).double() * 255 / 9
+    width = (views[:, 0, 14, 17] - views[:, 0, 14, 10]) / 7
+    height = (views[:, 1, 17, 14] - views[:, 1, 10, 14]) / 7
+    assert max(width.max(), height.max()) < 1 + 1e-4
+    # Cut down to fit, a crop of 0.7 with ratio 2 would have an area of 0.59.
+    assert (width * height > 0.7 - 1e-4).double().mean() > 0.95
+
+
 def test_every_pixel_of_a_crop_is_a_bilinear_sample_of_the_image():
     pixels = noise(3, side=20)
     # A fourth channel of geometry: the same draws on an image that tells its own coordinates.

@@ -123,6 +123,20 @@ def test_placements_turn_shift_and_scale_as_far_as_stated_and_no_further(monkeyp
     assert abs(np.corrcoef(shift.T)[0, 1]) < 0.1
 
 
+def test_no_shift_takes_a_digit_off_the_canvas(monkeypatch):
+    monkeypatch.setattr(digits, "SHIFT", 14.0)
+    monkeypatch.setattr(digits, "HEIGHT", (16.0, 16.0))
+    monkeypatch.setattr(digits, "STRETCH", (1.0, 1.0))
+    bar = np.zeros((500, 8, 8))
+    bar[:, 1:7, 3:5] = 1
+    placed = digits.place(bar, np.random.RandomState(0))[:, 0].numpy() / 255
+    # Twelve of 64 cells, each enlarged to 2 x 2 pixels.
+    assert placed.sum(axis=(1, 2)).min() > 0.94 * 48
+    xs = np.array([moments(image)[1][0] for image in placed])
+    assert xs.min() < 8
+    assert xs.max() > 20
+
+
 def test_a_sheared_bar_leans_and_keeps_its_height(monkeypatch):
     monkeypatch.setattr(digits, "ROTATION", 0.0)
     monkeypatch.setattr(digits, "STRETCH", (1.0, 1.0))
