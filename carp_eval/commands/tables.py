@@ -24,7 +24,9 @@ def show_rows(rows: Sequence[Mapping[str, Any]], *, title: str, as_json: bool) -
     if as_json:
         print(json.dumps(list(rows), indent=2, default=str))
         return
-    table = Table(*(rows[0] if rows else []), title=title)
+    table = Table(title=title)
+    for number, name in enumerate(rows[0] if rows else []):
+        table.add_column(name, no_wrap=number == 0)
     for row in rows:
         table.add_row(*(escape(_cell(value)) for value in row.values()))
     Console().print(table)

@@ -24,7 +24,7 @@ from carp_eval.pretrain.carp_terms import Weights, block_terms
 from carp_eval.pretrain.chunks import ChunkedPrototypes, Workspace
 
 # Logits of student and teacher in one chunk: a CPU's cache holds as many, a GPU is kept busy by them.
-CPU_CHUNK_LOGITS = 2**19
+CPU_CHUNK_LOGITS = 2**20
 GPU_CHUNK_LOGITS = 2**25
 
 
@@ -37,8 +37,6 @@ class CarpLoss(NamedTuple):
             about 2 ln N_B in the convention `sum`, ln N_B in `mean`.
         kl: Mean over blocks of `ln N_B - H(p)`, p the block's mean assignment: 0 where all prototypes
             are used evenly, ln N_B where each block has collapsed to one.
-        used: Share of the partition's prototypes to which at least one student view is assigned more than,
-            or as much as, to any other of their block. With fewer views than N_B it cannot reach 1.
         confidence: Mean over student views and blocks of the largest assignment: from 1 / N_B, where views
             are assigned to nothing, to 1.
     """
@@ -46,7 +44,6 @@ class CarpLoss(NamedTuple):
     total: Float[Tensor, ""]
     consistency: Float[Tensor, ""]
     kl: Float[Tensor, ""]
-    used: Float[Tensor, ""]
     confidence: Float[Tensor, ""]
 
 
@@ -203,11 +200,11 @@ def _stream(
     distributed.sum_in_place(total[:2])
     consistency = total[0] * (setting.directions / pairs)
     confidence = total[1] / (num_views * num_images * len(partition))
-    kl, used = total[2] / len(partition), total[3] / partition.numel()
+    kl = total[2] / len(partition)
     loss = consistency + setting.entropy_weight * kl
     if student_gradient is not None:
         student_gradient = student_gradient.view_as(student)
-    return (loss, consistency, kl, used, confidence), (student_gradient, own.gradient)
+    return (loss, consistency, kl, confidence), (student_gradient, own.gradient)
 
 
 def _all_images(student: Float[Tensor, "view image dim"]) -> int:

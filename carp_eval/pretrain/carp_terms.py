@@ -37,12 +37,12 @@ def block_terms(
     *,
     room: Workspace,
     with_gradient: bool,
-) -> tuple[Float[Tensor, "4"], Float[Tensor, "view image block member"] | None]:
+) -> tuple[Float[Tensor, "3"], Float[Tensor, "view image block member"] | None]:
     """Take a few blocks' terms; the logits are overwritten.
 
     Returns:
-        Sums over the blocks: consistency and largest assignment of this process's rows; divergence and
-        prototypes in use, of all processes'. Then, if it is wanted, the gradient of the loss in the logits.
+        Sums over the blocks: consistency and largest assignment of this process's rows, and divergence of all
+        processes'. Then, if it is wanted, the gradient of the loss in the logits.
     """
     # From the largest down: where views agree on it, their sum then has no digits to lose.
     logits -= logits.amax(-1, keepdim=True)
@@ -50,11 +50,9 @@ def block_terms(
     assigned = torch.softmax(logits, -1, out=room("assigned", logits.shape))
     targets = torch.softmax(target_logits, -1, out=room("targets", target_logits.shape))
     largest = assigned.amax(-1, keepdim=True)
-    in_use = torch.div(assigned, largest, out=room("gradient", logits.shape)).amax((0, 1)) == 1
-    use = torch.stack([assigned.sum((0, 1)) + targets.sum((0, 1)), in_use.to(logits.dtype)])
-    distributed.sum_in_place(use)
+    use = distributed.sum_in_place(assigned.sum((0, 1)) + targets.sum((0, 1)))
     # As a multiple of even use: the logarithm of that is near 0 and loses no digits when summed.
-    mean, block_size = use[0] / weights.rows, logits.shape[-1]
+    mean, block_size = use / weights.rows, logits.shape[-1]
     # Far below any other weight, a mean may underflow to 0, where p ln p is 0 and so is every s ln p.
     log_ratio = (mean * block_size).clamp_min(torch.finfo(mean.dtype).tiny).log()
     divergence = (mean * log_ratio).sum()
@@ -80,4 +78,4 @@ def block_terms(
             consistency -= overlap.sum()
             if gradient is not None:
                 gradient[i].sub_(agreed, alpha=weights.pair)
-    return torch.stack([consistency, largest.sum(), divergence, (use[1] > 0).sum()]), gradient
+    return torch.stack([consistency, largest.sum(), divergence]), gradient

@@ -161,13 +161,12 @@ def test_a_mean_that_underflows():
     assert collapsed.prototypes.grad.isfinite().all()
 
 
-def test_signs_of_collapse():
+def test_confidence_is_the_mean_largest_assignment():
     # Two blocks of four; the three rows' largest are 0 and 2 (twice) in the first, all four alike in the second.
     rows = torch.zeros(3, 1, 8)
     rows[0, 0, 0] = rows[1, 0, 2] = rows[2, 0, 2] = math.log(5)
     drawn = Batch(rows, rows[:1], torch.eye(8), torch.eye(8), torch.arange(8).view(2, 4)).to(torch.float32)
     parts = drawn.take(carp_loss, unit_norm=False, chunk_blocks=1)
-    assert float(parts.used) == pytest.approx((2 + 4) / 8)
     assert float(parts.confidence) == pytest.approx((5 / 8 + 1 / 4) / 2)
 
 
