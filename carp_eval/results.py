@@ -58,7 +58,7 @@ class Score(Frozen):
 
     Attributes:
         metric: What it measures: `top1`, `nmi`.
-        value: In percent.
+        value: In percent, where the metric is a share; `rankme` and `uniformity` are numbers of their own.
         low: Lower end of the 95 % bootstrap interval over test images; None where there is none.
         high: Upper end.
         settings: What tells it from other numbers of the same metric: `{"k": 20}`.

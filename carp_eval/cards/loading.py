@@ -10,8 +10,9 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from carp_eval.cards import protocol
+from carp_eval.cards import kinds
 from carp_eval.cards.frozen import Card, Frozen
+from carp_eval.cards.protocol import ProtocolCard
 from carp_eval.cards.published import PublishedCard
 from carp_eval.cards.recipe import RecipeCard
 from carp_eval.errors import CardError, UnknownNameError, UsageError
@@ -53,7 +54,7 @@ def recipe(name: str, changes: Mapping[str, str] | None = None) -> RecipeCard:
     return check(RecipeCard, content, where=str(path))
 
 
-def protocol_card(kind: str, variant: str, changes: Mapping[str, Any] | None = None) -> protocol.ProtocolCard:
+def protocol_card(kind: str, variant: str, changes: Mapping[str, Any] | None = None) -> ProtocolCard:
     """Read a protocol card.
 
     Args:
@@ -65,6 +66,8 @@ def protocol_card(kind: str, variant: str, changes: Mapping[str, Any] | None = N
         UnknownNameError: If there is no such variant.
         CardError: If the card is broken, or is one of another kind.
     """
+    if kind not in kinds.KINDS:
+        raise UnknownNameError("kind of protocol", kind, kinds.KINDS)
     if variant.endswith(".toml"):
         path = find(variant, PROTOCOLS, what="protocol card")
     else:
@@ -75,7 +78,7 @@ def protocol_card(kind: str, variant: str, changes: Mapping[str, Any] | None = N
     content = read(path, PROTOCOLS) | dict(changes or {})
     if content.get("kind") != kind:
         raise CardError(f"{path} is a card of kind {content.get('kind')!r}; {kind!r} was asked for")
-    return check(protocol.card_type(content), content, where=str(path))
+    return check(kinds.card_type(content), content, where=str(path))
 
 
 def published() -> list[PublishedCard]:

@@ -1,6 +1,7 @@
 """Reading weights from files nobody vouches for: no code runs, and nothing is taken on trust."""
 
 import pickle
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,7 +24,10 @@ def read(path: Path) -> dict[str, Any]:
     if path.stat().st_size == 0:
         raise CheckpointError(f"{path} is empty: the copy or download broke off; fetch it again")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        with warnings.catch_warnings():
+            # Of an unusual pickle protocol, in which a refusal is all that can follow.
+            warnings.simplefilter("ignore")
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{path} was refused: it holds objects that run code when loaded, or is no PyTorch file. "

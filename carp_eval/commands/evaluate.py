@@ -80,6 +80,76 @@ def cluster(
     )
 
 
+@app.command()
+def linear(
+    variant: Annotated[
+        str, typer.Option("--variant", help="cached-grid, logreg, or a card's path ending in .toml.")
+    ] = "cached-grid",
+    model: options.Model = None,
+    dataset: options.Dataset = None,
+    branch: options.Branch = options.BranchChoice.teacher,
+    data_root: options.DataRoot = None,
+    device: options.Device = None,
+    batch_size: options.BatchSize = 64,
+    workers: options.Workers = None,
+    dtype: options.Dtype = options.DtypeChoice.float16,
+    skip_bad: options.SkipBad = False,
+    output: options.Output = None,
+    json: options.Json = False,
+    dry_run: options.DryRun = False,
+) -> None:
+    """Train linear classifiers on the bank, choose on a held-out part of it, and score the test images."""
+    _run("linear", variant, {}, **_shared(locals()))
+
+
+@app.command()
+def retrieval(
+    k: Annotated[
+        list[int] | None,
+        typer.Option("--k", min=1, help="Where recall is looked at; repeatable. Default: the card's."),
+    ] = None,
+    variant: Annotated[
+        str, typer.Option("--variant", help="classes, or a card's path ending in .toml.")
+    ] = "classes",
+    model: options.Model = None,
+    dataset: options.Dataset = None,
+    branch: options.Branch = options.BranchChoice.teacher,
+    data_root: options.DataRoot = None,
+    device: options.Device = None,
+    batch_size: options.BatchSize = 64,
+    workers: options.Workers = None,
+    dtype: options.Dtype = options.DtypeChoice.float16,
+    skip_bad: options.SkipBad = False,
+    output: options.Output = None,
+    json: options.Json = False,
+    dry_run: options.DryRun = False,
+) -> None:
+    """Rank the bank by similarity to each test image: how near the images of its class come."""
+    _run("retrieval", variant, {"k": sorted(set(k))} if k else {}, **_shared(locals()))
+
+
+@app.command()
+def labelfree(
+    variant: Annotated[
+        str, typer.Option("--variant", help="rankme, or a card's path ending in .toml.")
+    ] = "rankme",
+    model: options.Model = None,
+    dataset: options.Dataset = None,
+    branch: options.Branch = options.BranchChoice.teacher,
+    data_root: options.DataRoot = None,
+    device: options.Device = None,
+    batch_size: options.BatchSize = 64,
+    workers: options.Workers = None,
+    dtype: options.Dtype = options.DtypeChoice.float16,
+    skip_bad: options.SkipBad = False,
+    output: options.Output = None,
+    json: options.Json = False,
+    dry_run: options.DryRun = False,
+) -> None:
+    """Judge features without labels: how many directions they span, and how evenly they spread."""
+    _run("labelfree", variant, {}, **_shared(locals()))
+
+
 SHARED = (
     "model",
     "dataset",

@@ -20,7 +20,7 @@ def show(result: Result, path: Path, *, as_json: bool) -> None:
         return
     table = Table(
         "score",
-        "%",
+        "value",
         "95 % interval",
         "published",
         "delta",

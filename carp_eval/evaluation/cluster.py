@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float32, Int64
 from torch import Tensor
 
-from carp_eval.cards.protocol import ClusterCard
+from carp_eval.cards.cluster import ClusterCard
 from carp_eval.errors import UsageError
 from carp_eval.evaluation.outcome import Outcome
 from carp_eval.features.bank import Bank

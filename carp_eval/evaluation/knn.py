@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Float32, Int, Int64
 from torch import Tensor
 
-from carp_eval.cards.protocol import KnnCard
+from carp_eval.cards.knn import KnnCard
 from carp_eval.errors import UsageError
 from carp_eval.evaluation.outcome import Outcome
 from carp_eval.features.bank import Bank

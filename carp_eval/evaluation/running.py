@@ -15,7 +15,7 @@ from carp_eval.data import opening
 from carp_eval.data.preprocessing import Preprocessing, for_model
 from carp_eval.data.skipping import SkippedImages
 from carp_eval.errors import UsageError
-from carp_eval.evaluation import cluster, knn
+from carp_eval.evaluation import cluster, knn, labelfree, linear, retrieval
 from carp_eval.evaluation.outcome import Outcome
 from carp_eval.features.bank import Bank, Dtype
 from carp_eval.features.extraction import Progress, extract
@@ -24,7 +24,13 @@ from carp_eval.models.model import Model
 
 Runner = Callable[[Any, Bank, Bank, int], Outcome]
 
-RUNNERS: dict[str, Runner] = {"knn": knn.run, "cluster": cluster.run}
+RUNNERS: dict[str, Runner] = {
+    "knn": knn.run,
+    "cluster": cluster.run,
+    "labelfree": labelfree.run,
+    "linear": linear.run,
+    "retrieval": retrieval.run,
+}
 
 
 @dataclass(frozen=True)

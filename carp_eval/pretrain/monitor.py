@@ -12,6 +12,7 @@ from carp_eval.data.preprocessing import Preprocessing
 from carp_eval.evaluation import knn
 from carp_eval.features.rows import unit_rows
 from carp_eval.features.search import search
+from carp_eval.metrics import label_free
 from carp_eval.models.network import Network
 from carp_eval.pretrain import signs
 from carp_eval.pretrain.carp import Carp
@@ -86,7 +87,7 @@ class Monitor:
         )
         return {
             f"knn_{name}": (votes.argmax(dim=1) == query_labels).float().mean().item() * 100,
-            "effective_rank": signs.effective_rank(bank),
+            "effective_rank": label_free.rank_me(bank, epsilon=0.0),
             "prototypes_used": signs.prototypes_used(embeddings, prototypes, unit_norm=self.unit_norm),
         }
 

@@ -9,17 +9,6 @@ from torch import Tensor
 from carp_eval.cards.recipe import RecipeCard
 
 
-def effective_rank(features: Float[Tensor, "image dim"]) -> float:
-    """Return how many directions features span: RankMe (Garrido et al., 2023, equation 1).
-
-    The exponential of the entropy of the singular values' shares: between 1, when all features lie on one line, and
-    `min(image, dim)`.
-    """
-    values = torch.linalg.svdvals(features.double())
-    shares = values / values.sum().clamp_min(torch.finfo(torch.float64).tiny)
-    return math.exp(torch.special.entr(shares).sum().item())
-
-
 def prototypes_used(
     embeddings: Float[Tensor, "image dim"],
     prototypes: Float[Tensor, "prototype dim"],

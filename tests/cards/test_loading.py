@@ -1,7 +1,7 @@
 import pytest
 
 from carp_eval.cards import loading
-from carp_eval.cards.protocol import KnnCard
+from carp_eval.cards.knn import KnnCard
 from carp_eval.errors import CardError, UnknownNameError, UsageError
 
 KNN = """

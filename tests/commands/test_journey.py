@@ -70,6 +70,27 @@ def test_json_is_all_that_stands_on_standard_output(carp, trained):
     assert {"nmi", "ami", "ari", "fms", "homogeneity", "completeness", "v"} <= scores
 
 
+def test_retrieval_and_the_label_free_scores_read_the_same_bank(carp, trained):
+    code, out, told = carp("eval", "retrieval", "--k", "1", "--k", "5", "--json")
+    assert code == 0, told
+    ranked = json.loads(out)
+    assert {"map", "r_precision"} <= {score["metric"] for score in ranked["scores"]}
+    code, out, told = carp("eval", "labelfree", "--json")
+    assert code == 0, told
+    assert "rankme" in {score["metric"] for score in json.loads(out)["scores"]}
+
+
+@pytest.mark.parametrize("variant", ["cached-grid", "logreg"])
+def test_a_linear_probe_is_chosen_on_a_part_of_train(carp, trained, tmp_path, variant):
+    card = tmp_path / "small.toml"
+    small = "batch_size = 16\nepochs = 5" if variant == "cached-grid" else "number = 5"
+    card.write_text(f'extends = "linear@{variant}"\nvariant = "small"\n{small}\n')
+    code, out, told = carp("eval", "linear", "--variant", card, "--json")
+    assert code == 0, told
+    top1 = next(score for score in json.loads(out)["scores"] if score["metric"] == "top1")
+    assert 25 < top1["value"] <= 100
+
+
 def test_a_dry_run_says_what_would_run_and_does_nothing(carp, trained):
     before = sorted((trained / "results").glob("*")) if (trained / "results").exists() else []
     for command in (("eval", "knn"), ("eval", "cluster"), ("extract",)):
@@ -104,8 +125,12 @@ def test_a_bank_is_made_once_looked_into_and_mended(carp, trained):
 
 def test_the_baselines_and_both_branches_are_models_too(carp, trained):
     hashes = set()
-    for model in (["-m", trained], ["-m", trained, "--branch", "student"], ["-m", f"random:{trained}"],
-                  ["-m", f"pixels:{trained}"]):
+    for model in (
+        ["-m", trained],
+        ["-m", trained, "--branch", "student"],
+        ["-m", f"random:{trained}"],
+        ["-m", f"pixels:{trained}"],
+    ):
         code, out, told = carp("eval", "knn", "--k", "3", "--json", *model)
         assert code == 0, told
         hashes.add(json.loads(out)["bank_fingerprint"])

@@ -7,14 +7,6 @@ from carp_eval.pretrain import signs
 from tests.recipes import tiny
 
 
-def test_effective_rank_counts_directions_of_equal_strength():
-    assert signs.effective_rank(torch.eye(7)) == pytest.approx(7)
-    assert signs.effective_rank(torch.ones(9, 4)) == pytest.approx(1)
-    # Singular values 3 and 1: shares 3/4 and 1/4.
-    expected = math.exp(-0.75 * math.log(0.75) - 0.25 * math.log(0.25))
-    assert signs.effective_rank(torch.diag(torch.tensor([3.0, 1.0]))) == pytest.approx(expected)
-
-
 def test_prototypes_used_counts_who_is_nearest_to_someone():
     prototypes = torch.tensor([[1.0, 0.0], [0.0, 9.0], [-1.0, 0.0], [0.0, -1.0]])
     embeddings = torch.tensor([[2.0, 1.0], [3.0, 1.0], [-1.0, 0.5], [1.0, 0.5], [5.0, 1.0]])

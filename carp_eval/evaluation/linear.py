@@ -1,0 +1,273 @@
+"""Linear probes on the bank: a grid of learning rates and weight decays, or logistic regression over C."""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from itertools import product
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, Int64
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from torch import Tensor
+
+from carp_eval.cards.linear import CachedLinearCard, LinearCard, LogregCard
+from carp_eval.errors import UsageError
+from carp_eval.evaluation import held_out, linear_grid
+from carp_eval.evaluation.cluster import standardise
+from carp_eval.evaluation.held_out import Judged, Parts
+from carp_eval.evaluation.knn import PLACES, rank
+from carp_eval.evaluation.outcome import Outcome
+from carp_eval.features.bank import Bank
+from carp_eval.features.rows import plain_rows, unit_rows
+from carp_eval.metrics import accuracy, bootstrap
+from carp_eval.metrics.bootstrap import Interval
+from carp_eval.results import Score, Setting
+
+CHUNK = 4096
+
+
+class Probe(NamedTuple):
+    """A probe that was trained with the settings of its choice.
+
+    Attributes:
+        ranking: Each query's likeliest classes, the likeliest first.
+        settings: What was chosen.
+        notes: How, and among what.
+        candidates: How many there were to choose from.
+    """
+
+    ranking: Int64[Tensor, "query place"]
+    settings: dict[str, Setting]
+    notes: list[str]
+    candidates: int
+
+
+def run(card: LinearCard, bank: Bank, queries: Bank, seed: int) -> Outcome:
+    """Train linear classifiers on one bank, choose one on a held-out part of it, and classify another.
+
+    Args:
+        card: The protocol.
+        bank: Labelled images to train on.
+        queries: Images to classify.
+        seed: Of the held-out part, the order of rows, and the bootstrap.
+
+    Raises:
+        UsageError: If there are fewer than two classes, two rows of a class or a batch of rows, images lack labels,
+            or no setting converges.
+        BankError: If the banks are of different models or settings, or a feature is not finite.
+    """
+    bank.check_comparable(queries)
+    unlabelled = int((queries.labels < 0).sum())
+    if unlabelled:
+        raise UsageError(
+            f"{unlabelled} of {len(queries)} images have no label: only labelled images can be scored"
+        )
+    parts = held_out.split(bank.labels, share=card.held_out, class_names=bank.class_names, seed=seed)
+    features, asked = _scaled(card, bank, queries)
+    num_classes = len(bank.class_names)
+    match card:
+        case CachedLinearCard():
+            probe = _grid(card, features, bank.labels, parts, asked, num_classes=num_classes, seed=seed)
+        case LogregCard():
+            probe = _logreg(card, features, bank.labels, parts, asked)
+        case _:
+            raise AssertionError(f"no probe of mode {card.mode}")
+    ranking, labels = probe.ranking.numpy(), queries.labels.numpy()
+    top5 = accuracy.hits(ranking, labels, among=PLACES)
+    return Outcome(
+        scores=_scores(ranking, labels, num_classes=num_classes, settings=probe.settings, seed=seed),
+        predictions={"predicted": ranking[:, 0], "in_top5": top5},
+        notes=tuple(probe.notes + _notes(card, bank, queries)),
+        counts={
+            "trained": len(bank) if card.refit else len(parts.fitted),
+            "held_out": len(parts.held_out),
+            "candidates": probe.candidates,
+        },
+    )
+
+
+def mean_per_class_interval(
+    predicted: Int64[np.ndarray, " image"],
+    labels: Int64[np.ndarray, " image"],
+    *,
+    num_classes: int,
+    seed: int,
+    resamples: int = 1000,
+    confidence: float = 0.95,
+) -> Interval:
+    """Return a percentile interval of the mean per-class accuracy, test images drawn with replacement.
+
+    The score depends on a draw only by how many images of each class were right and wrong, which is multinomial. A
+    class that is drawn no image of does not count, as in the score.
+    """
+    cells = np.bincount(labels * 2 + (predicted == labels), minlength=2 * num_classes)
+    random = np.random.default_rng(seed)
+    drawn = random.multinomial(len(labels), cells / len(labels), size=resamples).reshape(resamples, -1, 2)
+    images = drawn.sum(axis=2)
+    shares = np.divide(drawn[:, :, 1], images, out=np.full(images.shape, np.nan), where=images > 0)
+    low, high = np.quantile(np.nanmean(shares, axis=1), [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Interval(float(low), float(high))
+
+
+def _scaled(
+    card: LinearCard, bank: Bank, queries: Bank
+) -> tuple[Float32[Tensor, "row dim"], Float32[Tensor, "query dim"]]:
+    rows = unit_rows if card.scaling == "unit" else plain_rows
+    features, asked = rows(bank.shards()), rows(queries.shards())
+    return standardise(features, asked) if card.scaling == "standardised" else (features, asked)
+
+
+def _grid(
+    card: CachedLinearCard,
+    features: Tensor,
+    labels: Tensor,
+    parts: Parts,
+    asked: Tensor,
+    *,
+    num_classes: int,
+    seed: int,
+) -> Probe:
+    def train(rows: Tensor, pairs: Sequence[tuple[float, float]]) -> linear_grid.Heads:
+        rates, decays = torch.tensor(pairs, dtype=torch.float64).unbind(dim=1)
+        return linear_grid.train(
+            features,
+            labels,
+            rows,
+            learning_rates=rates,
+            weight_decays=decays,
+            num_classes=num_classes,
+            epochs=card.epochs,
+            batch_size=card.batch_size,
+            momentum=card.momentum,
+            seed=seed,
+        )
+
+    pairs = list(product(card.learning_rates, card.weight_decays))
+    heads = train(parts.fitted, pairs)
+    judged = linear_grid.judge(heads, features, labels, parts.held_out)
+    chosen = held_out.best(judged)
+    heads = train(torch.arange(len(features)), [pairs[chosen]]) if card.refit else heads.alone(chosen)
+    ranking = [_ranking(heads.logits(part)[:, :, 0]) for part in asked.split(CHUNK)]
+    rate, decay = pairs[chosen]
+    notes = [
+        f"learning rate {rate:g} and weight decay {decay:g} were best of {len(pairs)} pairs on held-out train: "
+        f"{_percent(judged, chosen)}",
+        f"held-out top-1 by learning rate, weight decays {_listed(card.weight_decays)} side by side: "
+        + "; ".join(
+            f"{rate:g}: "
+            + " ".join(_percent(judged, pairs.index((rate, decay))) for decay in card.weight_decays)
+            for rate in card.learning_rates
+        ),
+    ]
+    if _at_an_end(rate, card.learning_rates):
+        notes.append("the best learning rate is at an end of its range: a wider one may score more")
+    return Probe(torch.cat(ranking), {"learning_rate": rate, "weight_decay": decay}, notes, len(pairs))
+
+
+def _logreg(card: LogregCard, features: Tensor, labels: Tensor, parts: Parts, asked: Tensor) -> Probe:
+    exact = features.numpy().astype(card.dtype, copy=False)
+    fitted, held = exact[parts.fitted], exact[parts.held_out]
+    fitted_labels, held_labels = labels[parts.fitted].numpy(), labels[parts.held_out]
+    values = sorted(float(value) for value in np.logspace(card.lowest_power, card.highest_power, card.number))
+    # The loss has one minimum: to start from that of the C before moves no result, and saves most of the iterations.
+    model = LogisticRegression(max_iter=card.max_iter, tol=card.tolerance, warm_start=True)
+    unfinished: list[float] = []
+    top1: list[float] = []
+    loss: list[float] = []
+    for value in values:
+        _fit(model.set_params(C=value), fitted, fitted_labels, unfinished)
+        logits = _logits(model, held)
+        top1.append((logits.argmax(dim=1) == held_labels).double().mean().item())
+        loss.append(torch.nn.functional.cross_entropy(logits.double(), held_labels).item())
+    judged = Judged(torch.tensor(top1), torch.tensor(loss))
+    chosen = held_out.best(judged)
+    if card.refit or chosen < len(values) - 1:
+        rows = (exact, labels.numpy()) if card.refit else (fitted, fitted_labels)
+        model = LogisticRegression(C=values[chosen], max_iter=card.max_iter, tol=card.tolerance)
+        _fit(model, *rows, unfinished)
+    ranking = [
+        _ranking(_logits(model, part)) for part in np.split(asked.numpy(), range(CHUNK, len(asked), CHUNK))
+    ]
+    notes = [
+        f"C = {values[chosen]:.3g} was best of {len(values)} on held-out train: {_percent(judged, chosen)}",
+        "held-out top-1 by C: "
+        + "; ".join(f"{value:.3g}: {_percent(judged, number)}" for number, value in enumerate(values)),
+    ]
+    if _at_an_end(values[chosen], values):
+        notes.append("the best C is at an end of its range: a wider one may score more")
+    if unfinished:
+        notes.append(
+            f"{len(unfinished)} fits were not done after {card.max_iter} iterations, C = {_listed(unfinished)}"
+        )
+    return Probe(torch.cat(ranking), {"C": values[chosen]}, notes, len(values))
+
+
+def _fit(
+    model: LogisticRegression, features: np.ndarray, labels: np.ndarray, unfinished: list[float]
+) -> None:
+    with warnings.catch_warnings():
+        # It becomes a note of the result.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model.fit(features, labels)
+    if max(model.n_iter_) >= model.max_iter:
+        unfinished.append(model.C)
+
+
+def _logits(model: LogisticRegression, features: np.ndarray) -> Float[Tensor, "row class"]:
+    scores = torch.from_numpy(np.asarray(model.decision_function(features)))
+    # Of two classes scikit-learn scores the second alone, against zero.
+    return scores if scores.ndim == 2 else torch.stack([torch.zeros_like(scores), scores], dim=1)
+
+
+def _ranking(logits: Float[Tensor, "row class"]) -> Int64[Tensor, "row place"]:
+    return rank(logits - logits.amin(dim=1, keepdim=True), places=min(PLACES, logits.shape[1]))
+
+
+def _scores(
+    ranking: Int64[np.ndarray, "query place"],
+    labels: Int64[np.ndarray, " query"],
+    *,
+    num_classes: int,
+    settings: Mapping[str, Setting],
+    seed: int,
+) -> tuple[Score, ...]:
+    scores: list[Score] = []
+    for metric, among in (("top1", 1), ("top5", PLACES)):
+        right = accuracy.hits(ranking, labels, among=among)
+        scores.append(_score(metric, right.mean(), bootstrap.mean_interval(right, seed=seed), settings))
+    predicted = ranking[:, 0]
+    mean = accuracy.mean_per_class(predicted, labels, num_classes=num_classes)
+    interval = mean_per_class_interval(predicted, labels, num_classes=num_classes, seed=seed)
+    return (*scores, _score("mean_per_class", mean, interval, settings))
+
+
+def _score(metric: str, share: float, interval: Interval, settings: Mapping[str, Setting]) -> Score:
+    low, high = (end * 100 for end in interval)
+    return Score(metric=metric, value=float(share) * 100, low=low, high=high, settings=dict(settings))
+
+
+def _notes(card: LinearCard, bank: Bank, queries: Bank) -> list[str]:
+    notes: list[str] = []
+    if not card.refit:
+        notes.append("the probe was not trained again on all of train: it has not seen the held-out part")
+    if bank.fingerprint == queries.fingerprint:
+        notes.append("bank and queries are the same images: this is the accuracy on what was trained on")
+    if len(bank.class_names) <= PLACES:
+        notes.append(f"top-5 says nothing with {len(bank.class_names)} classes")
+    return notes
+
+
+def _at_an_end(value: float, values: Sequence[float]) -> bool:
+    return len(values) > 2 and value in (min(values), max(values))
+
+
+def _percent(judged: Judged, candidate: int) -> str:
+    if not judged.loss[candidate].isfinite():
+        return "diverged"
+    return f"{judged.top1[candidate].item() * 100:.2f}"
+
+
+def _listed(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:g}" for value in values)

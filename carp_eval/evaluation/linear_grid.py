@@ -1,0 +1,133 @@
+"""Many linear classifiers on the same features, trained at once.
+
+All weights are columns of one matrix: a step is two matrix products for all pairs, in which the features are read
+once, where one by one they are read for each.
+"""
+
+import math
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from carp_eval import seeds
+from carp_eval.errors import UsageError
+from carp_eval.evaluation.held_out import Judged
+
+JUDGED_VALUES = 2**23
+
+
+class Heads:
+    """Linear classifiers, one for each pair of a learning rate and a weight decay.
+
+    Attributes:
+        weights: A class's pairs side by side: so laid out, softmax takes many pairs in one instruction, and with few
+            classes far less time.
+        biases: Likewise.
+        num_classes: Classes of one pair.
+    """
+
+    def __init__(
+        self, weights: Float[Tensor, "dim column"], biases: Float[Tensor, " column"], num_classes: int
+    ) -> None:
+        self.weights = weights
+        self.biases = biases
+        self.num_classes = num_classes
+
+    def logits(self, features: Float[Tensor, "row dim"]) -> Float[Tensor, "row class pair"]:
+        """Score every class by every pair."""
+        scores = torch.addmm(self.biases, features, self.weights)
+        return scores.view(len(features), self.num_classes, -1)
+
+    def alone(self, pair: int) -> "Heads":
+        """Return one pair's classifier."""
+        columns = slice(pair, None, len(self.biases) // self.num_classes)
+        return Heads(self.weights[:, columns].contiguous(), self.biases[columns], self.num_classes)
+
+
+def train(
+    features: Float[Tensor, "row dim"],
+    labels: Int64[Tensor, " row"],
+    rows: Int64[Tensor, " trained"],
+    *,
+    learning_rates: Float[Tensor, " pair"],
+    weight_decays: Float[Tensor, " pair"],
+    num_classes: int,
+    epochs: int,
+    batch_size: int,
+    momentum: float,
+    seed: int,
+) -> Heads:
+    """Train every pair from zero by SGD with momentum on the cross-entropy, all on the same batches.
+
+    The update is PyTorch's: v <- momentum v + g + decay w, then w <- w - rate v, biases as weights. The rate falls
+    from step to step as a cosine. What an epoch leaves below a whole batch waits for the next shuffle.
+
+    Args:
+        features: All rows.
+        labels: Their classes.
+        rows: Which of them are trained on.
+        learning_rates: Of the first step, for each pair.
+        weight_decays: For each pair.
+        num_classes: Classes to tell apart.
+        epochs: Passes over the rows.
+        batch_size: Rows in a step.
+        momentum: Of the velocity.
+        seed: Of the order of rows.
+
+    Raises:
+        UsageError: If there are fewer rows than a batch has.
+    """
+    if len(rows) < batch_size:
+        raise UsageError(
+            f"a batch has {batch_size} images, the bank has {len(rows)} to train on: lower the card's batch_size"
+        )
+    dim, pairs = features.shape[1], len(learning_rates)
+    width = pairs * num_classes
+    weights, velocity = features.new_zeros(dim, width), features.new_zeros(dim, width)
+    biases, bias_velocity = features.new_zeros(width), features.new_zeros(width)
+    rate, decay = (values.to(features).repeat(num_classes) for values in (learning_rates, weight_decays))
+    batch, scores = features.new_empty(batch_size, dim), features.new_empty(batch_size, width)
+    # Softmax of the scores, then, less one at each row's class, the gradient.
+    slope = torch.empty_like(scores)
+    by_class, slope_by_class = (matrix.view(batch_size, num_classes, pairs) for matrix in (scores, slope))
+    less_one = features.new_full((batch_size, 1, pairs), -1.0)
+    steps = len(rows) // batch_size
+    for epoch in range(epochs):
+        order = rows[torch.randperm(len(rows), generator=seeds.generator(seed, "linear", epoch))]
+        for step, chosen in enumerate(order[: steps * batch_size].split(batch_size)):
+            torch.index_select(features, 0, chosen, out=batch)
+            torch.addmm(biases, batch, weights, out=scores)
+            torch.softmax(by_class, dim=1, out=slope_by_class)
+            slope_by_class.scatter_add_(1, labels[chosen].view(-1, 1, 1).expand_as(less_one), less_one)
+            fall = (1 + math.cos(math.pi * (epoch * steps + step) / (epochs * steps))) / 2
+            velocity.addmm_(batch.T, slope, beta=momentum, alpha=1 / batch_size)
+            _move(weights, velocity, rate=rate, decay=decay, fall=fall)
+            bias_velocity.mul_(momentum).add_(slope.sum(dim=0), alpha=1 / batch_size)
+            _move(biases, bias_velocity, rate=rate, decay=decay, fall=fall)
+    return Heads(weights, biases, num_classes)
+
+
+def judge(
+    heads: Heads,
+    features: Float[Tensor, "row dim"],
+    labels: Int64[Tensor, " row"],
+    rows: Int64[Tensor, " judged"],
+) -> Judged:
+    """Tell for every pair how often it names the class of some rows, and its mean cross-entropy there."""
+    width = heads.weights.shape[1]
+    pairs = width // heads.num_classes
+    right = torch.zeros(pairs, dtype=torch.float64)
+    loss = torch.zeros(pairs, dtype=torch.float64)
+    for chosen in rows.split(max(1, JUDGED_VALUES // width)):
+        logits = heads.logits(features[chosen])
+        wanted = labels[chosen, None]
+        right += (logits.argmax(dim=1) == wanted).sum(dim=0)
+        own = logits.gather(1, wanted[:, :, None].expand(-1, 1, pairs))[:, 0]
+        loss += (logits.logsumexp(dim=1) - own).sum(dim=0, dtype=torch.float64)
+    return Judged(right / len(rows), loss / len(rows))
+
+
+def _move(weights: Tensor, velocity: Tensor, *, rate: Tensor, decay: Tensor, fall: float) -> None:
+    velocity.addcmul_(weights, decay)
+    weights.addcmul_(velocity, rate, value=-fall)
