@@ -25,7 +25,7 @@ def show_rows(rows: Sequence[Mapping[str, Any]], *, title: str, as_json: bool) -
     if as_json:
         print(json.dumps(list(rows), indent=2, default=str))
         return
-    table = Table(title=title, box=box.SIMPLE_HEAD)
+    table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for number, name in enumerate(rows[0] if rows else []):
         table.add_column(name, no_wrap=number == 0)
     for row in rows:
