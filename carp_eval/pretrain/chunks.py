@@ -32,7 +32,7 @@ class ChunkedPrototypes:
     """Prototypes, taken some at a time as they count: divided by their lengths, or as they are.
 
     Attributes:
-        gradient: The gradient in the prototypes, as far as it was added; None where it is not wanted.
+        gradient: Where the gradient in the prototypes is added, zeros at first; None where it is not wanted.
     """
 
     def __init__(
@@ -41,12 +41,12 @@ class ChunkedPrototypes:
         *,
         owner: str,
         unit_norm: bool,
-        with_gradient: bool,
+        gradient: Tensor | None,
         room: Workspace,
     ) -> None:
         self._prototypes, self._owner, self._unit_norm, self._room = prototypes, owner, unit_norm, room
         self._shortest: list[Tensor] = []
-        self.gradient = _zeros_like(prototypes) if with_gradient else None
+        self.gradient = gradient
 
     def take(self, members: Int64[Tensor, " member"]) -> Float[Tensor, "member dim"]:
         """Return some prototypes; they are overwritten when the next are taken."""
@@ -95,7 +95,8 @@ class ChunkedPrototypes:
         )
 
 
-def _zeros_like(tensor: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+def zeros_like(tensor: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Make room for a gradient."""
     if tensor.device.type != "cpu" or tensor.dtype == torch.bfloat16:
         return torch.zeros_like(tensor, memory_format=torch.contiguous_format)
     # The system's pages are zero already, and numpy asks for large ones, where torch writes every zero into small

@@ -329,3 +329,20 @@ def test_a_partition_of_more_prototypes_than_there_are():
     other.blocks = partition.constant(64, block_size=8)
     with pytest.raises(ValueError, match="draw it for as many as there are"):
         other.take(carp_loss)
+
+
+def test_chunks_side_by_side_are_chunks_one_after_the_other():
+    found = []
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            each = batch(num_prototypes=40, block_size=4).to(torch.float32)
+            parts = each.take(carp_loss, chunk_blocks=2)
+            parts.total.backward()
+            found.append((parts.total.detach(), each.student.grad, each.prototypes.grad))
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    for alone, together in zip(*found):
+        torch.testing.assert_close(alone, together)
