@@ -38,7 +38,7 @@ sys.path.insert(0, str(ROOT))
 from carp_eval.cards.linear import CachedLinearCard  # noqa: E402 - found only from the root
 from carp_eval.cards.loading import check, folder, read  # noqa: E402
 from carp_eval.evaluation import held_out, linear_grid  # noqa: E402
-from carp_eval.evaluation.cluster import standardise  # noqa: E402
+from carp_eval.features.rows import standardise  # noqa: E402
 
 PATH = folder("protocols") / "linear@cached-grid.toml"
 POWERS = range(-6, 2)

@@ -7,7 +7,8 @@ from pathlib import Path
 from carp_eval.cards import loading
 from carp_eval.checkpoints.opening import open_model
 from carp_eval.checkpoints.runs import RUNS
-from carp_eval.evaluation.running import DEFAULTS, Settings, evaluate
+from carp_eval.evaluation.job import DEFAULTS, Settings
+from carp_eval.evaluation.running import evaluate
 from carp_eval.pretrain import start
 from carp_eval.pretrain.loop import Display
 from carp_eval.results import Result

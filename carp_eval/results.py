@@ -18,7 +18,7 @@ from carp_eval.cards.frozen import Frozen
 from carp_eval.cards.published import PublishedCard
 from carp_eval.errors import DataError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 PACKAGES = (
     "carp-eval",
     "torch",
@@ -74,7 +74,12 @@ class Score(Frozen):
 
 
 class Result(Frozen):
-    """All that is worth knowing of one evaluation; immutable once written."""
+    """All that is worth knowing of one evaluation; immutable once written.
+
+    Attributes:
+        data: The hash of each split that was opened, by its name.
+        banks: The fingerprint of each bank that was used, by its split.
+    """
 
     schema_version: int = SCHEMA_VERSION
     protocol: str
@@ -88,8 +93,8 @@ class Result(Frozen):
     dataset: str
     bank_split: str
     query_split: str
-    bank_fingerprint: str
-    query_fingerprint: str
+    data: dict[str, str]
+    banks: dict[str, str]
     preprocessing: dict[str, Any]
     counts: dict[str, int]
     notes: tuple[str, ...] = ()

@@ -4,7 +4,6 @@ import hashlib
 import json
 import tomllib
 from collections.abc import Mapping
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,25 +14,10 @@ from carp_eval.cards.frozen import Card, Frozen
 from carp_eval.cards.protocol import ProtocolCard
 from carp_eval.cards.published import PublishedCard
 from carp_eval.cards.recipe import RecipeCard
+from carp_eval.cards.shelf import PROTOCOLS, PUBLISHED, RECIPES, folder, names, variants
 from carp_eval.errors import CardError, UnknownNameError, UsageError
 
 AnyCard = TypeVar("AnyCard", bound=Frozen)
-
-RECIPES = "zoo/recipes"
-PUBLISHED = "zoo/published"
-PROTOCOLS = "protocols"
-
-
-def folder(kind: str) -> Path:
-    """Return the folder that holds one kind of card: in the wheel, or beside the package in a checkout."""
-    package = Path(str(files("carp_eval")))
-    shipped = package / "_cards"
-    return (shipped if shipped.is_dir() else package.parent) / kind
-
-
-def names(kind: str) -> list[str]:
-    """List the cards of one kind, by name."""
-    return sorted(path.stem for path in folder(kind).glob("*.toml"))
 
 
 def recipe(name: str, changes: Mapping[str, str] | None = None) -> RecipeCard:
@@ -71,10 +55,10 @@ def protocol_card(kind: str, variant: str, changes: Mapping[str, Any] | None = N
     if variant.endswith(".toml"):
         path = find(variant, PROTOCOLS, what="protocol card")
     else:
-        variants = {name.partition("@")[2]: name for name in names(PROTOCOLS) if name.startswith(f"{kind}@")}
-        if variant not in variants:
-            raise UnknownNameError(f"variant of {kind}", variant, variants)
-        path = find(variants[variant], PROTOCOLS, what="protocol card")
+        known = variants(kind)
+        if variant not in known:
+            raise UnknownNameError(f"variant of {kind}", variant, known)
+        path = find(known[variant], PROTOCOLS, what="protocol card")
     content = read(path, PROTOCOLS) | dict(changes or {})
     if content.get("kind") != kind:
         raise CardError(f"{path} is a card of kind {content.get('kind')!r}; {kind!r} was asked for")

@@ -10,15 +10,22 @@ from carp_eval.cards.frozen import Card, Frozen
 class PreprocessingCard(Frozen):
     """What the protocol owns of an image's preparation; value range, mean and deviation are the model's.
 
+    Sizes are in pixels, for a model of native size 224.
+
     Attributes:
-        resize: Length the short side is resized to, in pixels, for a model of native size 224.
-        crop: Side of the centre crop that follows.
+        resize: Length of one side, or of both.
+        side: Which: the short one, the shape kept; the long one, shrunk if it is longer, the shape kept; or both,
+            the image squashed to a square.
+        crop: Side of the centre crop that follows; left out, all is kept.
+        squash: Side of the square that what is left is then squashed to; left out, it is not.
         interpolation: How pixels are resampled.
     """
 
     resize: PositiveInt
-    crop: PositiveInt
-    interpolation: Literal["bilinear", "bicubic"]
+    side: Literal["short", "long", "both"] = "short"
+    crop: PositiveInt | None = None
+    squash: PositiveInt | None = None
+    interpolation: Literal["bilinear", "bicubic", "lanczos"]
 
 
 class ProtocolCard(Card):

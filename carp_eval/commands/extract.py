@@ -37,6 +37,7 @@ def extract(
 
     Killed or stopped, the same command goes on at its next shard.
     """
+    from carp_eval import distributed
     from carp_eval.cards import loading
     from carp_eval.checkpoints.opening import open_model
     from carp_eval.commands import progress, tables
@@ -69,10 +70,12 @@ def extract(
         ]
         tables.show_rows(rows, title="would extract", as_json=json)
         return
-    skipped = SkippedImages() if skip_bad else None
+    distributed.join()
     rows: list[dict[str, object]] = []
-    with progress.rows() as bars:
+    warnings: list[str] = []
+    with progress.bars() as bars:
         for name, images in splits.items():
+            skipped = SkippedImages() if skip_bad else None
             bank = extraction.extract(
                 opened,
                 images,
@@ -84,7 +87,7 @@ def extract(
                 device=device,
                 bank_home=output,
                 skip_bad=skipped,
-                progress=bars(name),
+                progress=bars(f"features of {name}"),
             )
             rows.append(
                 {
@@ -95,6 +98,10 @@ def extract(
                     "bank": str(bank.path),
                 }
             )
-    tables.show_rows(rows, title=f"{opened.name} on {dataset}", as_json=json)
-    if skipped is not None and len(skipped):
-        tables.warn(skipped.describe())
+            if skipped is not None and len(skipped):
+                warnings.append(f"{name}: {skipped.describe()}")
+    if distributed.is_main():
+        tables.show_rows(rows, title=f"{opened.name} on {dataset}", as_json=json)
+        for warning in warnings:
+            tables.warn(warning)
+    distributed.leave()

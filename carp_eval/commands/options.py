@@ -70,3 +70,4 @@ Output = Annotated[
     typer.Option("-o", "--output", help="Folder for results. Default: the model's run, or ./results."),
 ]
 Dtype = Annotated[DtypeChoice, typer.Option("--dtype", help="How the bank stores features.")]
+Seed = Annotated[int, typer.Option("--seed", help="Of whatever the protocol draws.")]

@@ -1,23 +1,24 @@
-"""Progress bars on standard error: rows done, rate, time left."""
+"""Progress bars on standard error: how much is done, rate, time left."""
 
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 
 @contextmanager
-def rows() -> Generator[Callable[[str], Callable[[int, int], None]]]:
-    """Show a bar for each split that is worked on; nothing for a split whose bank is ready.
+def bars() -> Generator[Callable[[str], Callable[[int, int], None]]]:
+    """Show a bar for each piece of work, from when it is first told of.
 
     Ctrl-C ends the command with exit code 130 and without a traceback.
 
     Yields:
-        A function that takes a split's name and returns one that is told of rows done and rows in all.
+        A function that takes what is being done and returns one that is told how much of it is, and of how much.
     """
-    bars = Progress(
+    shown = Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=30),
         MofNCompleteColumn(),
@@ -27,21 +28,21 @@ def rows() -> Generator[Callable[[str], Callable[[int, int], None]]]:
         console=Console(stderr=True),
     )
 
-    def of_split(name: str) -> Callable[[int, int], None]:
+    def of_work(name: str) -> Callable[[int, int], None]:
         task: TaskID | None = None
 
         def tell(done: int, total: int) -> None:
             nonlocal task
             if task is None:
-                task = bars.add_task(f"features of {name}", total=total, rate="")
-            speed = bars.tasks[task].speed
-            bars.update(task, completed=done, rate=f"{speed:.0f} images/s" if speed else "")
+                task = shown.add_task(escape(name), total=total, rate="")
+            speed = shown.tasks[task].speed
+            shown.update(task, completed=done, rate=f"{speed:.3g}/s" if speed else "")
 
         return tell
 
-    with bars:
+    with shown:
         try:
-            yield of_split
+            yield of_work
         except KeyboardInterrupt:
-            bars.console.print("stopped: finished shards are kept, and the same command goes on from them")
+            shown.console.print("stopped: what is finished is kept, and the same command goes on from there")
             raise typer.Exit(130) from None

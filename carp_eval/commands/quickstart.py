@@ -19,7 +19,7 @@ def quickstart(
     """Train CARP on the embedded digits and score its features: a few minutes, no download."""
     from carp_eval import quickstart as job
     from carp_eval.commands import tables, train_display
-    from carp_eval.evaluation.running import Settings
+    from carp_eval.evaluation.job import Settings
 
     with train_display.Display() as display:
         rows = job.run(

@@ -22,7 +22,12 @@ F = cast(Any, functional)
 CARD_SIZE = 224
 SMALLEST_CROPPED_SIZE = 128
 
-_INTERPOLATIONS = {"bilinear": InterpolationMode.BILINEAR, "bicubic": InterpolationMode.BICUBIC}
+Interpolation = Literal["bilinear", "bicubic", "lanczos"]
+_INTERPOLATIONS = {
+    "bilinear": InterpolationMode.BILINEAR,
+    "bicubic": InterpolationMode.BICUBIC,
+    "lanczos": InterpolationMode.LANCZOS,
+}
 # Pillow's weights of red, green and blue in grey, in units of 2^-16.
 _LUMA = (19595, 38470, 7471)
 
@@ -32,18 +37,22 @@ class Preprocessing:
     """One way from an image to a tensor.
 
     Attributes:
-        resize: Length the short side is resized to, in pixels; None leaves it.
+        resize: Length of the side that is resized, in pixels; None leaves all.
         crop: Side of the centre crop that follows; None leaves all.
         interpolation: How pixels are resampled, always with a filter as wide as the shrinking asks (antialiased).
         mean: Subtracted from each channel of values in [0, 1]; their number decides between grey and RGB.
         std: Divided by, after that.
+        side: Which side is resized: the short or the long one, the shape kept, or both. The long one is only shrunk.
+        squash: Side of the square that all is then squashed to; None leaves it.
     """
 
     resize: int | None
     crop: int | None
-    interpolation: Literal["bilinear", "bicubic"]
+    interpolation: Interpolation
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    side: Literal["short", "long", "both"] = "short"
+    squash: int | None = None
 
     def __call__(self, image: Image.Image) -> Float32[Tensor, "channel height width"]:
         """Prepare one image.
@@ -54,20 +63,29 @@ class Preprocessing:
         """
         image = with_channels(image, len(self.mean))
         if self.resize is not None:
-            image = _resized(image, self.resize, _INTERPOLATIONS[self.interpolation])
+            image = _resized(image, self.resize, self.side, _INTERPOLATIONS[self.interpolation])
         if self.crop is not None:
             if min(image.size) < self.crop:
                 raise BadImageError(
                     f"the image has {image.width} x {image.height} pixels, the crop takes {self.crop}"
                 )
             image = F.center_crop(image, [self.crop])
+        if self.squash is not None:
+            image = _resized(image, self.squash, "both", _INTERPOLATIONS[self.interpolation])
         return normalise(F.pil_to_tensor(image), mean=self.mean, std=self.std)
 
     def keeps(self, height: int, width: int) -> bool:
         """Tell whether images of this size are neither resized nor cropped."""
-        return self.resize in (None, min(height, width)) and (
-            self.crop is None or height == width == self.crop
+        resized = {"short": min(height, width), "long": max(height, width)}
+        square = height if height == width else None
+        return self.resize in (None, resized.get(self.side, square)) and all(
+            side is None or side == square for side in (self.crop, self.squash)
         )
+
+    @property
+    def gives_one_size(self) -> bool:
+        """Whether images of any size come out in one size, so that they make a batch."""
+        return self.crop is not None or self.squash is not None or self.side == "both"
 
     def of_pixels(
         self, pixels: UInt8[Tensor, "image channel height width"]
@@ -79,7 +97,10 @@ class Preprocessing:
         """Say all of it in plain values, for a fingerprint or a record."""
         return {
             "resize": self.resize,
+            # What most protocols do goes without saying: their banks are older than the choice.
+            **({} if self.side == "short" else {"side": self.side}),
             "crop": self.crop,
+            **({} if self.squash is None else {"squash": self.squash}),
             "interpolation": self.interpolation,
             "mean": list(self.mean),
             "std": list(self.std),
@@ -89,20 +110,30 @@ class Preprocessing:
 def for_model(card: PreprocessingCard, model_input: ModelInput) -> Preprocessing:
     """Join what the protocol owns with what the model owns.
 
-    A card's sizes are for models of native size 224. For another native size they are scaled in proportion; for
-    one below 128 the whole image is shown at the native size: the short side resized to it, and the long side
-    cropped, because small images have no border to spare.
+    A card's sizes are for models of native size 224. For another native size they are scaled in proportion. For
+    one below 128, where all images come out in one size, that is the native size and nothing more is cut off than
+    the shape asks, because small images have no border to spare.
 
     Args:
         card: The protocol's part.
         model_input: The model's part.
     """
     native = model_input.native_size
-    if native < SMALLEST_CROPPED_SIZE:
-        resize = crop = native
-    else:
-        resize, crop = (round(size * native / CARD_SIZE) for size in (card.resize, card.crop))
-    return Preprocessing(resize, crop, card.interpolation, model_input.mean, model_input.std)
+    one_size = card.crop is not None or card.squash is not None or card.side == "both"
+    whole = native < SMALLEST_CROPPED_SIZE and one_size
+    resize, crop, squash = (
+        None if size is None else native if whole else round(size * native / CARD_SIZE)
+        for size in (card.resize, card.crop, card.squash)
+    )
+    return Preprocessing(
+        resize,
+        crop,
+        card.interpolation,
+        model_input.mean,
+        model_input.std,
+        side=card.side,
+        squash=squash,
+    )
 
 
 def normalise(
@@ -113,7 +144,22 @@ def normalise(
     return pixels.to(torch.float32).div_(255).sub_(shift).div_(scale)
 
 
-def _resized(image: Image.Image, short_side: int, interpolation: InterpolationMode) -> Image.Image:
+def _resized(
+    image: Image.Image, length: int, side: Literal["short", "long", "both"], interpolation: InterpolationMode
+) -> Image.Image:
+    if side == "short":
+        return _with_short_side(image, length, interpolation)
+    if side == "both":
+        size = [length, length]
+    else:
+        shrunk = min(1.0, length / max(image.size))
+        size = [max(1, round(image.height * shrunk)), max(1, round(image.width * shrunk))]
+    if size == [image.height, image.width]:
+        return image
+    return F.resize(image, size, interpolation=interpolation, antialias=True)
+
+
+def _with_short_side(image: Image.Image, short_side: int, interpolation: InterpolationMode) -> Image.Image:
     width, height = image.size
     if min(width, height) == short_side:
         return image

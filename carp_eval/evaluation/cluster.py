@@ -4,7 +4,6 @@ from typing import NamedTuple
 
 import faiss
 import numpy as np
-import torch
 from jaxtyping import Float32, Int64
 from torch import Tensor
 
@@ -12,7 +11,7 @@ from carp_eval.cards.cluster import ClusterCard
 from carp_eval.errors import UsageError
 from carp_eval.evaluation.outcome import Outcome
 from carp_eval.features.bank import Bank
-from carp_eval.features.rows import plain_rows
+from carp_eval.features.rows import plain_rows, standardise
 from carp_eval.metrics import clustering
 from carp_eval.results import Score
 
@@ -32,18 +31,6 @@ class Clusters(NamedTuple):
     centres: Float32[np.ndarray, "cluster dim"]
     spherical: bool
     points: int
-
-
-def standardise(
-    bank: Float32[Tensor, "row dim"], queries: Float32[Tensor, "query dim"]
-) -> tuple[Float32[Tensor, "row dim"], Float32[Tensor, "query dim"]]:
-    """Bring each feature to mean 0 and deviation 1 on the bank, and move the queries along.
-
-    A feature that is constant on the bank is only shifted.
-    """
-    deviation, mean = torch.std_mean(bank, dim=0, correction=0)
-    scale = deviation.where(deviation > 0, 1)
-    return (bank - mean).div_(scale), (queries - mean).div_(scale)
 
 
 def fit(

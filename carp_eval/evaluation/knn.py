@@ -17,9 +17,8 @@ from carp_eval.features.bank import Bank
 from carp_eval.features.rows import plain_rows, unit_rows
 from carp_eval.features.search import CHUNK, search
 from carp_eval.metrics import accuracy, bootstrap
+from carp_eval.metrics.accuracy import PLACES, rank_classes
 from carp_eval.results import Score
-
-PLACES = 5
 
 
 def vote(
@@ -49,22 +48,6 @@ def vote(
     weights = (similarities / temperature).softmax(dim=1)
     votes = weights.new_zeros(len(weights), num_classes)
     return votes.scatter_add_(dim=1, index=labels, src=weights)
-
-
-def rank(votes: Float[Tensor, "query class"], *, places: int) -> Int64[Tensor, "query place"]:
-    """Name the classes with the most votes, the most first; of equals the one with the lower number.
-
-    Args:
-        votes: What each class won; not negative.
-        places: How many to name.
-    """
-    left = votes.clone()
-    named: list[Tensor] = []
-    for _ in range(places):
-        # argmax returns the first of equals, which neither topk nor sort promises to put first at this price.
-        named.append(left.argmax(dim=1, keepdim=True))
-        left.scatter_(1, named[-1], -1.0)
-    return torch.cat(named, dim=1)
 
 
 def classify(
@@ -112,7 +95,7 @@ def classify(
                 num_classes=num_classes,
                 temperature=temperature,
             )
-            found[number].append(rank(votes, places=min(PLACES, num_classes, number)))
+            found[number].append(rank_classes(votes, places=min(PLACES, num_classes, number)))
     return {number: torch.cat(parts) for number, parts in found.items()}
 
 

@@ -15,13 +15,12 @@ from torch import Tensor
 from carp_eval.cards.linear import CachedLinearCard, LinearCard, LogregCard
 from carp_eval.errors import UsageError
 from carp_eval.evaluation import held_out, linear_grid
-from carp_eval.evaluation.cluster import standardise
 from carp_eval.evaluation.held_out import Judged, Parts
-from carp_eval.evaluation.knn import PLACES, rank
 from carp_eval.evaluation.outcome import Outcome
 from carp_eval.features.bank import Bank
-from carp_eval.features.rows import plain_rows, unit_rows
+from carp_eval.features.rows import plain_rows, standardise, unit_rows
 from carp_eval.metrics import accuracy, bootstrap
+from carp_eval.metrics.accuracy import PLACES, rank_classes
 from carp_eval.metrics.bootstrap import Interval
 from carp_eval.results import Score, Setting
 
@@ -86,29 +85,6 @@ def run(card: LinearCard, bank: Bank, queries: Bank, seed: int) -> Outcome:
             "candidates": probe.candidates,
         },
     )
-
-
-def mean_per_class_interval(
-    predicted: Int64[np.ndarray, " image"],
-    labels: Int64[np.ndarray, " image"],
-    *,
-    num_classes: int,
-    seed: int,
-    resamples: int = 1000,
-    confidence: float = 0.95,
-) -> Interval:
-    """Return a percentile interval of the mean per-class accuracy, test images drawn with replacement.
-
-    The score depends on a draw only by how many images of each class were right and wrong, which is multinomial. A
-    class that is drawn no image of does not count, as in the score.
-    """
-    cells = np.bincount(labels * 2 + (predicted == labels), minlength=2 * num_classes)
-    random = np.random.default_rng(seed)
-    drawn = random.multinomial(len(labels), cells / len(labels), size=resamples).reshape(resamples, -1, 2)
-    images = drawn.sum(axis=2)
-    shares = np.divide(drawn[:, :, 1], images, out=np.full(images.shape, np.nan), where=images > 0)
-    low, high = np.quantile(np.nanmean(shares, axis=1), [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Interval(float(low), float(high))
 
 
 def _scaled(
@@ -222,7 +198,7 @@ def _logits(model: LogisticRegression, features: np.ndarray) -> Float[Tensor, "r
 
 
 def _ranking(logits: Float[Tensor, "row class"]) -> Int64[Tensor, "row place"]:
-    return rank(logits - logits.amin(dim=1, keepdim=True), places=min(PLACES, logits.shape[1]))
+    return rank_classes(logits, places=min(PLACES, logits.shape[1]))
 
 
 def _scores(
@@ -239,7 +215,7 @@ def _scores(
         scores.append(_score(metric, right.mean(), bootstrap.mean_interval(right, seed=seed), settings))
     predicted = ranking[:, 0]
     mean = accuracy.mean_per_class(predicted, labels, num_classes=num_classes)
-    interval = mean_per_class_interval(predicted, labels, num_classes=num_classes, seed=seed)
+    interval = bootstrap.mean_per_class_interval(predicted, labels, num_classes=num_classes, seed=seed)
     return (*scores, _score("mean_per_class", mean, interval, settings))
 
 

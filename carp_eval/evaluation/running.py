@@ -2,63 +2,55 @@
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from carp_eval import results
+from carp_eval import distributed, results
 from carp_eval.cards import loading
+from carp_eval.cards.cluster import ClusterCard
+from carp_eval.cards.knn import KnnCard
+from carp_eval.cards.labelfree import LabelFreeCard
+from carp_eval.cards.linear import CachedLinearCard, LogregCard
 from carp_eval.cards.protocol import ProtocolCard
-from carp_eval.data import opening
-from carp_eval.data.preprocessing import Preprocessing, for_model
-from carp_eval.data.skipping import SkippedImages
+from carp_eval.cards.retrieval import RetrievalCard
 from carp_eval.errors import UsageError
 from carp_eval.evaluation import cluster, knn, labelfree, linear, retrieval
+from carp_eval.evaluation.job import DEFAULTS, Job, Settings
 from carp_eval.evaluation.outcome import Outcome
-from carp_eval.features.bank import Bank, Dtype
-from carp_eval.features.extraction import Progress, extract
-from carp_eval.features.forward import choose_device
+from carp_eval.features.bank import Bank
 from carp_eval.models.model import Model
 
-Runner = Callable[[Any, Bank, Bank, int], Outcome]
+# Runs a protocol. Of several processes each calls it, and each gets the same.
+Runner = Callable[[Job], Outcome]
+# Runs one that needs no more than two labelled banks, and a seed.
+BankRunner = Callable[[Any, Bank, Bank, int], Outcome]
 
-RUNNERS: dict[str, Runner] = {
-    "knn": knn.run,
-    "cluster": cluster.run,
-    "labelfree": labelfree.run,
-    "linear": linear.run,
-    "retrieval": retrieval.run,
+
+def on_banks(run: BankRunner) -> Runner:
+    """Make a runner of a protocol that is judged on two labelled banks."""
+
+    def runner(job: Job) -> Outcome:
+        bank, queries = job.bank(job.card.bank_split), job.bank(job.card.query_split)
+        if bank.class_names != queries.class_names:
+            raise UsageError(
+                f"the splits {job.card.bank_split} and {job.card.query_split} of {job.dataset} have different "
+                f"classes: {len(bank.class_names)} and {len(queries.class_names)}"
+            )
+        return distributed.on_main(lambda: run(job.card, bank, queries, job.seed))
+
+    return runner
+
+
+RUNNERS: dict[type[ProtocolCard], Runner] = {
+    CachedLinearCard: on_banks(linear.run),
+    ClusterCard: on_banks(cluster.run),
+    KnnCard: on_banks(knn.run),
+    LabelFreeCard: on_banks(labelfree.run),
+    LogregCard: on_banks(linear.run),
+    RetrievalCard: on_banks(retrieval.run),
 }
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What an evaluation needs beside card, model and data; nothing here may move a score.
-
-    Attributes:
-        data_root: Folder that holds named data sets.
-        device: A torch device; None takes a GPU if there is one.
-        batch_size: Images in a forward pass.
-        num_workers: Processes that load images; None is from the cores.
-        dtype: How banks store features.
-        skip_bad: Whether unreadable images are counted and left out.
-        bank_home: Folder that holds banks; None is `$CARP_HOME/banks`.
-        progress: Is told of rows done; called once for each split, with its name, for the function to tell.
-    """
-
-    data_root: Path | None = None
-    device: str | None = None
-    batch_size: int = 64
-    num_workers: int | None = None
-    dtype: Dtype = "float16"
-    skip_bad: bool = False
-    bank_home: Path | None = None
-    progress: Callable[[str], Progress] | None = None
-
-
-DEFAULTS = Settings()
 
 
 def evaluate(
@@ -94,20 +86,8 @@ def evaluate(
     dataset = dataset or model.dataset
     if dataset is None:
         raise UsageError(f"{model.name} does not say what it was trained on: name a data set with -d")
-    preprocessing = for_model(card.preprocessing, model.input)
-    skipped = SkippedImages() if settings.skip_bad else None
-    bank, queries = (
-        _bank(model, preprocessing, dataset, split, settings, skipped)
-        for split in (card.bank_split, card.query_split)
-    )
-    if bank.class_names != queries.class_names:
-        raise UsageError(
-            f"the splits {card.bank_split} and {card.query_split} of {dataset} have different classes: "
-            f"{len(bank.class_names)} and {len(queries.class_names)}"
-        )
-    outcome = RUNNERS[card.kind](card, bank, queries, seed)
-    counts = {"bank": len(bank), "queries": len(queries), "classes": len(bank.class_names)}
-    skips = {"skipped": len(bank.skipped) + len(queries.skipped)} if settings.skip_bad else {}
+    job = Job(card, model, dataset, settings=settings, seed=seed)
+    outcome = RUNNERS[type(card)](job)
     record = results.Result(
         protocol=card.kind,
         variant=card.variant,
@@ -120,41 +100,34 @@ def evaluate(
         dataset=dataset,
         bank_split=card.bank_split,
         query_split=card.query_split,
-        bank_fingerprint=bank.fingerprint.sha256,
-        query_fingerprint=queries.fingerprint.sha256,
-        preprocessing=preprocessing.describe(),
-        counts={**counts, **skips, **outcome.counts},
+        data=job.manifests,
+        banks={split: bank.fingerprint.sha256 for split, bank in job.banks.items()},
+        preprocessing=job.preprocessing.describe(),
+        counts={**_counts(job), **outcome.counts},
         notes=outcome.notes,
         scores=_beside_published(outcome, model, card, dataset),
         seed=seed,
-        device=str(choose_device(settings.device)),
+        device=str(job.device),
         seconds=round(time.perf_counter() - started, 3),
         **results.circumstances(),
     )
     folder = output or (model.folder / "results" if model.folder is not None else Path("results"))
-    return record, results.save(record, folder, predictions=_predictions(queries, outcome.predictions))
+    predictions = _predictions(job, outcome.predictions)
+    path = distributed.on_main(lambda: results.save(record, folder, predictions=predictions))
+    job.unfinished().remove()
+    return record, path
 
 
-def _bank(
-    model: Model,
-    preprocessing: Preprocessing,
-    dataset: str,
-    split: str,
-    settings: Settings,
-    skipped: SkippedImages | None,
-) -> Bank:
-    return extract(
-        model,
-        opening.open_images(dataset, split, data_root=settings.data_root),
-        preprocessing,
-        dtype=settings.dtype,
-        batch_size=settings.batch_size,
-        num_workers=settings.num_workers,
-        device=settings.device,
-        bank_home=settings.bank_home,
-        skip_bad=skipped,
-        progress=settings.progress(split) if settings.progress is not None else None,
-    )
+def _counts(job: Job) -> dict[str, int]:
+    """Count the images of the card's two splits, their classes, and what was skipped."""
+    counts: dict[str, int] = {}
+    for name, split in (("bank", job.card.bank_split), ("queries", job.card.query_split)):
+        if split in job.opened:
+            counts[name] = len(job.banks.get(split, job.opened[split]))
+            counts["classes"] = len(job.opened[split].class_names)
+    if job.settings.skip_bad:
+        counts["skipped"] = sum(len(bank.skipped) for bank in job.banks.values())
+    return counts
 
 
 def _beside_published(
@@ -179,11 +152,16 @@ def _beside_published(
     )
 
 
-def _predictions(queries: Bank, found: Mapping[str, Any]) -> dict[str, Any]:
+def _predictions(job: Job, found: Mapping[str, Any]) -> dict[str, Any]:
     """Put what tells an image before what was found of it."""
-    return {
-        "index": queries.index.numpy(),
-        "key": np.array(queries.keys),
-        "label": queries.labels.numpy(),
-        **found,
-    }
+    split = job.card.query_split
+    if split in job.banks:
+        queries = job.banks[split]
+        told = {"index": queries.index.numpy(), "key": queries.keys, "label": queries.labels.numpy()}
+    elif split in job.opened:
+        images = job.opened[split]
+        numbers = range(len(images))
+        told = {"index": np.array(numbers), "key": [images.key(i) for i in numbers], "label": images.labels}
+    else:
+        told = {}
+    return {**told, **found}

@@ -4,11 +4,11 @@ One process and many give the same bytes: shards are dealt out whole, and rows a
 Killed at any time, the same call goes on at its next shard.
 """
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple, TypeVar, cast
+from typing import NamedTuple
 
 import torch
 
@@ -17,7 +17,7 @@ from carp_eval.data.images import Images
 from carp_eval.data.loading import batches
 from carp_eval.data.preprocessing import Preprocessing
 from carp_eval.data.skipping import SkippedImage, SkippedImages
-from carp_eval.errors import BadImageError, BankError, CarpError, UsageError
+from carp_eval.errors import BadImageError, BankError, UsageError
 from carp_eval.features import bank as banks
 from carp_eval.features import shards
 from carp_eval.features.bank import Bank, Dtype, Fingerprint, Precision
@@ -29,7 +29,6 @@ from carp_eval.models.model import Model
 
 # Told of rows done and rows in all: by each process, of its own share.
 Progress = Callable[[int, int], None]
-Answer = TypeVar("Answer")
 
 SHARD_ROWS = 4096
 
@@ -96,16 +95,16 @@ def extract(
         return forward(model.network, loaded, device=target, precision=precision)
 
     with ExitStack() as held:
-        if not _on_main(lambda: _damage(path, fingerprint) == []):
-            left = _on_main(lambda: _take_up(path, fingerprint, plan, skip_bad, held))
+        if not distributed.on_main(lambda: _damage(path, fingerprint) == []):
+            left = distributed.on_main(lambda: _take_up(path, fingerprint, plan, skip_bad, held))
             if left is not None:
                 unfinished = UnfinishedBank(path, left.plan)
                 mine = left.spans[distributed.rank() :: distributed.world_size()]
-                with _failing_together():
+                with distributed.failing_together():
                     if mine:
                         parts = _counted(run(mine), mine, progress)
                         _write_shards(parts, mine, unfinished, model, images, dtype=dtype, skip_bad=skip_bad)
-                _on_main(lambda: _finish(unfinished, fingerprint, model, images))
+                distributed.on_main(lambda: _finish(unfinished, fingerprint, model, images))
     bank = Bank.open(path)
     _agree_to_skip(bank.skipped, skip_bad)
     return bank
@@ -230,28 +229,3 @@ def _agree_to_skip(skipped: Sequence[SkippedImage], skip_bad: SkippedImages | No
                 f"{image.reason}; repair or remove it, or leave such images out with --skip-bad"
             )
         skip_bad.add(image)
-
-
-def _on_main(action: Callable[[], Answer]) -> Answer:
-    """Do something in the main process, and tell all the answer, or that it failed."""
-    answer: Answer | None = None
-    with _failing_together():
-        if distributed.is_main():
-            answer = action()
-    return cast(Answer, distributed.gather_objects(answer)[0])
-
-
-@contextmanager
-def _failing_together() -> Generator[None]:
-    """Let an error of one process end all, instead of leaving the others waiting for it."""
-    error: CarpError | None = None
-    try:
-        yield
-    except CarpError as caught:
-        error = caught
-    messages = distributed.gather_objects("" if error is None else str(error))
-    if error is not None:
-        raise error
-    for number, message in enumerate(messages):
-        if message:
-            raise BankError(f"process {number} has stopped: {message}")

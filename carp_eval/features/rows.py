@@ -29,6 +29,18 @@ def plain_rows(shards: Sequence[Float[Tensor, "_ dim"]]) -> Float32[Tensor, "row
     return _stacked(shards, normalise=False)
 
 
+def standardise(
+    bank: Float32[Tensor, "row dim"], queries: Float32[Tensor, "query dim"]
+) -> tuple[Float32[Tensor, "row dim"], Float32[Tensor, "query dim"]]:
+    """Bring each feature to mean 0 and deviation 1 on the bank, and move the queries along.
+
+    A feature that is constant on the bank is only shifted.
+    """
+    deviation, mean = torch.std_mean(bank, dim=0, correction=0)
+    scale = deviation.where(deviation > 0, 1)
+    return (bank - mean).div_(scale), (queries - mean).div_(scale)
+
+
 def lengths(features: Float32[Tensor, "row dim"], what: str, *, first: int = 0) -> Float32[Tensor, " row"]:
     """Return each row's length, and make sure that all its values are finite.
 

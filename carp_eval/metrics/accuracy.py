@@ -1,9 +1,30 @@
 """How often a ranking of classes names the right one."""
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int64
+import torch
+from jaxtyping import Bool, Float, Float64, Int64
+from torch import Tensor
 
 from carp_eval.errors import UsageError
+
+# Classes named for an image, where as many are to be had: what top-5 looks at.
+PLACES = 5
+
+
+def rank_classes(scores: Float[Tensor, "image class"], *, places: int) -> Int64[Tensor, "image place"]:
+    """Name the classes of the highest scores, the highest first; of equals the one with the lower number.
+
+    Args:
+        scores: What each class has: votes, or logits.
+        places: How many to name.
+    """
+    left = scores.clone()
+    named: list[Tensor] = []
+    for _ in range(places):
+        # argmax returns the first of equals, which neither topk nor sort promises to put first at this price.
+        named.append(left.argmax(dim=1, keepdim=True))
+        left.scatter_(1, named[-1], -torch.inf)
+    return torch.cat(named, dim=1)
 
 
 def hits(

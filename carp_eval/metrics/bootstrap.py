@@ -40,6 +40,29 @@ def mean_interval(
     return Interval(float(low), float(high))
 
 
+def mean_per_class_interval(
+    predicted: Int64[np.ndarray, " image"],
+    labels: Int64[np.ndarray, " image"],
+    *,
+    num_classes: int,
+    seed: int,
+    resamples: int = 1000,
+    confidence: float = 0.95,
+) -> Interval:
+    """Return a percentile interval of the mean per-class accuracy, test images drawn with replacement.
+
+    The score depends on a draw only by how many images of each class were right and wrong, which is multinomial. A
+    class that is drawn no image of does not count, as in the score.
+    """
+    cells = np.bincount(labels * 2 + (predicted == labels), minlength=2 * num_classes)
+    random = np.random.default_rng(seed)
+    drawn = random.multinomial(len(labels), cells / len(labels), size=resamples).reshape(resamples, -1, 2)
+    images = drawn.sum(axis=2)
+    shares = np.divide(drawn[:, :, 1], images, out=np.full(images.shape, np.nan), where=images > 0)
+    low, high = np.quantile(np.nanmean(shares, axis=1), [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Interval(float(low), float(high))
+
+
 def resampled_means(
     values: Float64[np.ndarray, " image"], *, seed: int, resamples: int
 ) -> Float64[np.ndarray, " resample"]:

@@ -133,7 +133,7 @@ def test_the_baselines_and_both_branches_are_models_too(carp, trained):
     ):
         code, out, told = carp("eval", "knn", "--k", "3", "--json", *model)
         assert code == 0, told
-        hashes.add(json.loads(out)["bank_fingerprint"])
+        hashes.add(json.loads(out)["banks"]["train"])
     assert len(hashes) == 4
 
 

@@ -105,3 +105,78 @@ def test_it_knows_which_sizes_it_leaves_alone():
     assert not keeps(28, 28, 32, 32)
     assert not keeps(32, 28, 32, 32)
     assert not keeps(32, 28, 28, 28)
+
+
+@pytest.mark.parametrize(
+    ("asked", "size", "expected"),
+    [
+        ({"side": "long"}, (80, 40), (32, 16)),
+        ({"side": "long"}, (20, 30), (20, 30)),
+        ({"side": "both"}, (80, 40), (32, 32)),
+        ({"side": "short"}, (80, 40), (64, 32)),
+        ({"side": "short", "squash": 28}, (80, 40), (28, 28)),
+        ({"side": "both", "crop": 28}, (80, 40), (28, 28)),
+    ],
+)
+def test_the_side_that_is_asked_for_gets_the_length(asked, size, expected):
+    prepared = Preprocessing(
+        32, asked.get("crop"), "bilinear", MEAN, STD, side=asked["side"], squash=asked.get("squash")
+    )
+    assert tuple(prepared(picture(size=size)).shape) == (3, expected[1], expected[0])
+
+
+def test_a_squashed_image_keeps_what_a_crop_would_cut_off():
+    image = Image.new("L", (80, 40))
+    image.paste(255, (0, 0, 10, 40))
+    squashed = Preprocessing(32, None, "bilinear", (0.0,), (1.0,), squash=16)(image)
+    cropped = Preprocessing(32, 16, "bilinear", (0.0,), (1.0,))(image)
+    assert squashed[0, :, 0].min() > 0.9
+    assert cropped.max() == 0
+
+
+@pytest.mark.parametrize(
+    ("card", "native", "expected"),
+    [
+        ({"resize": 512, "side": "long"}, 224, (512, None, None)),
+        ({"resize": 512, "side": "long"}, 28, (64, None, None)),
+        ({"resize": 320, "side": "both"}, 224, (320, None, None)),
+        ({"resize": 320, "side": "both"}, 28, (28, None, None)),
+        ({"resize": 256, "squash": 224}, 28, (28, None, 28)),
+        ({"resize": 256, "crop": 224, "side": "both"}, 32, (32, 32, None)),
+    ],
+)
+def test_other_shapes_follow_the_models_size_too(card, native, expected):
+    made = for_model(
+        PreprocessingCard(interpolation="bilinear", **card),
+        ModelInput(native_size=native, mean=MEAN, std=STD),
+    )
+    assert (made.resize, made.crop, made.squash) == expected
+
+
+def test_only_what_gives_one_size_says_so():
+    def gives(**options):
+        crop = options.pop("crop", None)
+        return Preprocessing(32, crop, "bilinear", MEAN, STD, **options).gives_one_size
+
+    assert gives(crop=28)
+    assert gives(squash=28)
+    assert gives(side="both")
+    assert not gives(side="long")
+    assert not gives()
+
+
+def test_images_are_kept_as_they_are_only_where_nothing_is_done():
+    square = Preprocessing(32, None, "bilinear", MEAN, STD, side="both")
+    assert square.keeps(32, 32)
+    assert not square.keeps(32, 40)
+    long = Preprocessing(40, None, "bilinear", MEAN, STD, side="long")
+    assert long.keeps(32, 40)
+    assert not long.keeps(32, 50)
+    assert not Preprocessing(32, None, "bilinear", MEAN, STD, squash=28).keeps(32, 32)
+
+
+def test_what_most_protocols_do_is_described_as_it_was():
+    described = Preprocessing(256, 224, "bicubic", MEAN, STD).describe()
+    assert set(described) == {"resize", "crop", "interpolation", "mean", "std"}
+    other = Preprocessing(256, None, "bicubic", MEAN, STD, side="long", squash=20).describe()
+    assert (other["side"], other["squash"]) == ("long", 20)

@@ -95,15 +95,6 @@ def test_more_clusters_than_points_are_refused_and_as_many_are_found():
     assert sorted(cluster.assign(points, found).tolist()) == list(range(6))
 
 
-def test_standardised_by_the_bank_alone():
-    bank = torch.tensor([[1.0, 7.0], [3.0, 7.0], [5.0, 7.0]])
-    queries = torch.tensor([[3.0, 8.0]])
-    ours, theirs = cluster.standardise(bank, queries)
-    deviation = np.sqrt(8 / 3)
-    np.testing.assert_allclose(ours, [[-2 / deviation, 0], [0, 0], [2 / deviation, 0]], rtol=1e-6)
-    assert theirs.tolist() == [[0, 1]]
-
-
 def test_a_run_clusters_by_the_card(tmp_path):
     bank, queries = take(tmp_path, images=Noise(60, seed=1)), take(tmp_path, images=Noise(30, seed=2))
     card = loading.protocol_card("cluster", "carp", {"points_per_centre": 0, "iterations": 5, "restarts": 2})

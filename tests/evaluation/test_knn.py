@@ -81,8 +81,6 @@ def test_a_temperature_that_is_not_positive_is_refused(temperature):
 
 
 def test_of_equal_votes_the_lower_class_is_named():
-    votes = torch.tensor([[0.2, 0.4, 0.0, 0.4, 0.0]])
-    assert knn.rank(votes, places=5).tolist() == [[1, 3, 0, 2, 4]]
     bank = torch.eye(4)
     found = knn.classify(bank, torch.tensor([3, 1, 2, 1]), torch.ones(1, 4) / 2, k=[1, 3, 4], num_classes=4)
     assert found[1].tolist() == [[3]]

@@ -242,19 +242,6 @@ def test_fits_that_were_not_done_are_told(banks):
     assert any("3 fits were not done after 1 iterations" in note for note in outcome.notes)
 
 
-def test_the_interval_of_the_mean_per_class_is_that_of_drawn_test_sets():
-    random = np.random.default_rng(0)
-    labels = np.repeat([0, 1, 2], [80, 15, 5])
-    predicted = np.where(random.random(100) < 0.7, labels, (labels + 1) % 3)
-    means = []
-    for _ in range(4000):
-        drawn = random.integers(100, size=100)
-        right = predicted[drawn] == labels[drawn]
-        means.append(np.mean([right[labels[drawn] == c].mean() for c in range(3) if c in labels[drawn]]))
-    found = linear.mean_per_class_interval(predicted, labels, num_classes=3, seed=0, resamples=4000)
-    np.testing.assert_allclose(found, np.quantile(means, [0.025, 0.975]), atol=0.02)
-
-
 def test_cards_of_another_mode_or_an_impossible_value_are_refused():
     assert isinstance(card("cached-grid"), cards.CachedLinearCard)
     assert isinstance(card("logreg"), cards.LogregCard)

@@ -215,7 +215,7 @@ def test_an_error_in_one_rank_ends_all(tmp_path):
     home, store = tmp_path / "banks", tmp_path / "store"
     told = [Started(as_rank, rank, store, say_error, home, [12]) for rank in range(2)]
     first, second = (rank.answer() for rank in told)
-    assert first.startswith("BankError: process 1 has stopped: größe/012.png is not an image")
+    assert first.startswith("CarpError: process 1 has stopped: größe/012.png is not an image")
     assert second.startswith("BadImageError: größe/012.png is not an image")
 
 

@@ -2,11 +2,20 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from carp_eval.errors import UsageError
 from carp_eval.metrics import accuracy
+
+
+def test_classes_are_ranked_by_score_and_equals_by_number():
+    scores = torch.tensor([[0.2, 0.4, 0.0, 0.4, 0.0], [-3.0, -1.0, -7.0, -2.0, -1.0]])
+    ranking = accuracy.rank_classes(scores, places=5)
+    assert ranking.tolist() == [[1, 3, 0, 2, 4], [1, 4, 3, 0, 2]]
+    assert accuracy.rank_classes(scores, places=2).tolist() == [[1, 3], [1, 4]]
+    assert scores[0].tolist() == torch.tensor([0.2, 0.4, 0.0, 0.4, 0.0]).tolist()
 
 
 def test_hits_by_hand():

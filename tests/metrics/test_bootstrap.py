@@ -55,3 +55,16 @@ def test_more_confidence_is_wider_and_equal_values_have_no_spread():
 def test_what_has_no_mean_is_refused(values):
     with pytest.raises(UsageError, match="finite"):
         bootstrap.mean_interval(np.array(values, dtype=float), seed=0)
+
+
+def test_the_interval_of_the_mean_per_class_is_that_of_drawn_test_sets():
+    random = np.random.default_rng(0)
+    labels = np.repeat([0, 1, 2], [80, 15, 5])
+    predicted = np.where(random.random(100) < 0.7, labels, (labels + 1) % 3)
+    means = []
+    for _ in range(4000):
+        drawn = random.integers(100, size=100)
+        right = predicted[drawn] == labels[drawn]
+        means.append(np.mean([right[labels[drawn] == c].mean() for c in range(3) if c in labels[drawn]]))
+    found = bootstrap.mean_per_class_interval(predicted, labels, num_classes=3, seed=0, resamples=4000)
+    np.testing.assert_allclose(found, np.quantile(means, [0.025, 0.975]), atol=0.02)

@@ -1,0 +1,26 @@
+"""Where the cards that come with the package lie; nothing here takes time to import."""
+
+from importlib.resources import files
+from pathlib import Path
+
+RECIPES = "zoo/recipes"
+PUBLISHED = "zoo/published"
+PROTOCOLS = "protocols"
+
+
+def folder(kind: str) -> Path:
+    """Return the folder that holds one kind of card: in the wheel, or beside the package in a checkout."""
+    package = Path(str(files("carp_eval")))
+    shipped = package / "_cards"
+    return (shipped if shipped.is_dir() else package.parent) / kind
+
+
+def names(kind: str) -> list[str]:
+    """List the cards of one kind, by name."""
+    return sorted(path.stem for path in folder(kind).glob("*.toml"))
+
+
+def variants(protocol: str) -> dict[str, str]:
+    """Return the names of a protocol's cards, by variant."""
+    cards = (name for name in names(PROTOCOLS) if name.startswith(f"{protocol}@"))
+    return {name.partition("@")[2]: name for name in cards}

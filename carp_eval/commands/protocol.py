@@ -1,0 +1,111 @@
+"""What every command of `carp eval` shares: its options, and how a protocol is run and shown."""
+
+import inspect
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from carp_eval.cards import shelf
+from carp_eval.commands import options
+
+# Makes changes of a card's top-level keys from a command's own options.
+Changes = Callable[..., dict[str, Any]]
+
+
+def protocol(kind: str, *, default: str) -> Callable[[Changes], Callable[..., None]]:
+    """Make a command of a function that turns a protocol's own options into changes of its card.
+
+    The command has the function's name, help and options, then `--variant`, then those of every protocol.
+
+    Args:
+        kind: The kind of protocol.
+        default: The variant that runs where none is named.
+    """
+
+    def decorate(changes: Changes) -> Callable[..., None]:
+        own = inspect.signature(changes).parameters
+
+        def command(**given: Any) -> None:
+            changed = changes(**{name: given.pop(name) for name in own})
+            run(kind, given.pop("variant"), changed, **given)
+
+        named = f"{', '.join(shelf.variants(kind))}, or a card's path ending in .toml."
+        variant = inspect.Parameter(
+            "variant",
+            inspect.Parameter.KEYWORD_ONLY,
+            default=default,
+            annotation=Annotated[str, typer.Option("--variant", help=named)],
+        )
+        shared = inspect.signature(_shared).parameters
+        parameters = [
+            parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+            for parameter in (*own.values(), variant, *shared.values())
+        ]
+        command.__name__, command.__doc__ = changes.__name__, changes.__doc__
+        command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        # Typer reads a command's options off its signature.
+        vars(command)["__signature__"] = inspect.Signature(parameters)
+        return command
+
+    return decorate
+
+
+def _shared(
+    model: options.Model = None,
+    dataset: options.Dataset = None,
+    branch: options.Branch = options.BranchChoice.teacher,
+    data_root: options.DataRoot = None,
+    device: options.Device = None,
+    batch_size: options.BatchSize = 64,
+    workers: options.Workers = None,
+    dtype: options.Dtype = options.DtypeChoice.float16,
+    skip_bad: options.SkipBad = False,
+    seed: options.Seed = 0,
+    output: options.Output = None,
+    json: options.Json = False,
+    dry_run: options.DryRun = False,
+) -> None:
+    """Stand for the options of every protocol."""
+
+
+def run(kind: str, variant: str, changes: dict[str, Any], **shared: Any) -> None:
+    """Run a protocol as the options say, and print its table.
+
+    Raises:
+        CarpError: If card, model and data do not fit, or one is missing.
+    """
+    from carp_eval import distributed
+    from carp_eval.cards import loading
+    from carp_eval.checkpoints.opening import open_model
+    from carp_eval.commands import progress, scores
+    from carp_eval.evaluation.job import Settings
+    from carp_eval.evaluation.running import evaluate
+
+    card = loading.protocol_card(kind, variant, changes)
+    model = open_model(shared["model"], branch=shared["branch"].value, layer=card.layer)
+    if shared["dry_run"]:
+        scores.show_plan(card, model, dataset=shared["dataset"] or model.dataset, as_json=shared["json"])
+        return
+    distributed.join()
+    with progress.bars() as bars:
+        settings = Settings(
+            data_root=shared["data_root"],
+            device=shared["device"],
+            batch_size=shared["batch_size"],
+            num_workers=shared["workers"],
+            dtype=shared["dtype"].value,
+            skip_bad=shared["skip_bad"],
+            progress=bars,
+        )
+        record, path = evaluate(
+            model,
+            card,
+            dataset=shared["dataset"],
+            settings=settings,
+            output=shared["output"],
+            seed=shared["seed"],
+        )
+    if distributed.is_main():
+        scores.show(record, path, as_json=shared["json"])
+    distributed.leave()
