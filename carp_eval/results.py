@@ -3,7 +3,7 @@
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -157,12 +157,21 @@ def published_for(
     protocol: str,
     variant: str,
     dataset: str,
-    split: str,
+    splits: Collection[str],
 ) -> tuple[Published, ...]:
     """Return what others published of the same model, protocol, data set, metric and settings.
 
     Documents that disagree all stand. A number whose document tells another variant, or none, is
     returned and marked.
+
+    Args:
+        tables: What was published.
+        score: Our number.
+        model: The model, by its zoo name.
+        protocol: The kind of protocol.
+        variant: Which of its variants was run.
+        dataset: The data set, as the data table names it.
+        splits: Every name of the split that was scored.
     """
     found: list[Published] = []
     for table in tables:
@@ -171,12 +180,8 @@ def published_for(
                 continue
             for name, value in row.values.items():
                 column = table.columns[name]
-                same = (column.protocol, column.dataset, column.split, column.metric) == (
-                    protocol,
-                    dataset,
-                    split,
-                    score.metric,
-                )
+                same = (column.protocol, column.dataset, column.metric) == (protocol, dataset, score.metric)
+                same = same and column.split in splits
                 if same and all(score.settings.get(key) == known for key, known in column.settings.items()):
                     found.append(
                         Published(

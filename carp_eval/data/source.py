@@ -15,6 +15,11 @@ ALIASES = (
 SPLIT_NAMES = frozenset(name for group in ALIASES for name in group)
 
 
+def spellings(split: str) -> frozenset[str]:
+    """Return every name of the same split: `validation`, `val`, `valid`, `dev`; of any other, its own alone."""
+    return frozenset(next((group for group in ALIASES if split.lower() in group), (split,)))
+
+
 class Source(ABC):
     """Where a data set's images come from.
 

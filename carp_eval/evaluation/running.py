@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from carp_eval.cards.labelfree import LabelFreeCard
 from carp_eval.cards.linear import CachedLinearCard, LogregCard
 from carp_eval.cards.protocol import ProtocolCard
 from carp_eval.cards.retrieval import RetrievalCard
+from carp_eval.data.source import spellings
 from carp_eval.errors import UsageError
 from carp_eval.evaluation import cluster, knn, labelfree, linear, retrieval
 from carp_eval.evaluation.job import DEFAULTS, Job, Settings
@@ -105,7 +107,7 @@ def evaluate(
         preprocessing=job.preprocessing.describe(),
         counts={**_counts(job), **outcome.counts},
         notes=outcome.notes,
-        scores=_beside_published(outcome, model, card, dataset),
+        scores=_beside_published(outcome, job),
         seed=seed,
         device=str(job.device),
         seconds=round(time.perf_counter() - started, 3),
@@ -130,26 +132,19 @@ def _counts(job: Job) -> dict[str, int]:
     return counts
 
 
-def _beside_published(
-    outcome: Outcome, model: Model, card: ProtocolCard, dataset: str
-) -> tuple[results.Score, ...]:
-    tables = loading.published()
-    return tuple(
-        score.model_copy(
-            update={
-                "published": results.published_for(
-                    tables,
-                    score,
-                    model=model.name,
-                    protocol=card.kind,
-                    variant=card.variant,
-                    dataset=dataset,
-                    split=card.query_split,
-                )
-            }
-        )
-        for score in outcome.scores
+def _beside_published(outcome: Outcome, job: Job) -> tuple[results.Score, ...]:
+    # What was asked for as `test` may be a validation split: its own name is what documents call it.
+    split = job.opened[job.card.query_split].split if job.card.query_split in job.opened else ""
+    published_for = partial(
+        results.published_for,
+        loading.published(),
+        model=job.model.name,
+        protocol=job.card.kind,
+        variant=job.card.variant,
+        dataset=job.dataset,
+        splits=spellings(split),
     )
+    return tuple(score.model_copy(update={"published": published_for(score)}) for score in outcome.scores)
 
 
 def _predictions(job: Job, found: Mapping[str, Any]) -> dict[str, Any]:
