@@ -2,16 +2,12 @@
 
 import os
 from collections.abc import Iterator
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-from PIL import Image
 
-from carp_eval.data import manifest
-from carp_eval.data.decoding import EXTENSIONS, decode
-from carp_eval.data.images import Images
+from carp_eval.data.decoding import EXTENSIONS
+from carp_eval.data.listed import ListedImages, shown
 from carp_eval.data.source import SPLIT_NAMES, Source
 from carp_eval.errors import DataError
 
@@ -19,11 +15,10 @@ WHOLE = "train"
 _ENDINGS = tuple(EXTENSIONS)
 
 
-class FolderImages(Images):
+class FolderImages(ListedImages):
     """The image files of one split.
 
     Attributes:
-        folder: What the keys are relative to.
         num_ignored: Files that were passed over because they are not images by their extension.
     """
 
@@ -39,14 +34,11 @@ class FolderImages(Images):
         Raises:
             DataError: If there are images both in class folders and beside them.
         """
-        self.name = name
-        self.split = split
-        self.folder = folder
         self.num_ignored = 0
         files = self._list(folder, nested=False)
         if files and class_names:
             raise DataError(
-                f"{folder} has class folders, but also {len(files)} images beside them ({_shown(files[0])}); "
+                f"{folder} has class folders, but also {len(files)} images beside them ({shown(files[0])}); "
                 f"move those into a class folder or away"
             )
         labels = [-1] * len(files)
@@ -54,37 +46,8 @@ class FolderImages(Images):
             inside = self._list(folder / class_name, nested=True) if (folder / class_name).is_dir() else []
             files += [os.fsencode(class_name) + b"/" + file for file in inside]
             labels += [label] * len(inside)
-        # Arrow, because a list of a million strings is copied into every worker page by page as it is counted.
-        self._files = pa.array(files, pa.large_binary())
-        self.labels = np.array(labels, dtype=np.int64)
-        self.class_names = tuple(_shown(os.fsencode(class_name)) for class_name in class_names)
-
-    def image(self, index: int) -> Image.Image:
-        """Decode one file."""
-        path = self._path(index)
-        return decode(path, where=_shown(os.fsencode(path)))
-
-    def key(self, index: int) -> str:
-        """Return a file's path in the split's folder."""
-        return _shown(self._files[index].as_py())
-
-    @property
-    def manifest_sha256(self) -> str:
-        """Hash the files' paths, labels and content (see `manifest.digest`)."""
-        return self._manifest
-
-    @cached_property
-    def _manifest(self) -> str:
-        return manifest.digest(
-            keys=map(self.key, range(len(self))),
-            labels=self.labels,
-            class_names=self.class_names,
-            sizes=np.array([_size(self._path(index)) for index in range(len(self))], dtype=np.int64),
-            content=lambda index: _content(self._path(index)),
-        )
-
-    def _path(self, index: int) -> Path:
-        return self.folder / os.fsdecode(self._files[index].as_py())
+        names = tuple(shown(os.fsencode(class_name)) for class_name in class_names)
+        super().__init__(name, split, folder, files, np.array(labels, dtype=np.int64), names)
 
     def _list(self, folder: Path, *, nested: bool) -> list[bytes]:
         """List the images under a folder, sorted by their bytes, and count the other files."""
@@ -128,7 +91,7 @@ class FolderSource(Source):
         for class_name in self.class_names:
             if not any(_has_images(place / class_name) for place in self._split_folders.values()):
                 raise DataError(
-                    f"{folder} has a class folder {_shown(os.fsencode(class_name))!r} without any image "
+                    f"{folder} has a class folder {shown(os.fsencode(class_name))!r} without any image "
                     f"({', '.join(sorted(EXTENSIONS))}); fill it or remove it"
                 )
         if not self.class_names and not _has_images(folder):
@@ -151,9 +114,9 @@ def _split_folders(folder: Path) -> dict[str, Path]:
     splits = sorted(name for name in filled if name.lower() in SPLIT_NAMES)
     others = sorted(set(filled) - set(splits), key=os.fsencode)
     if others and any(_subfolders(folder / name) for name in splits):
-        shown = ", ".join(_shown(os.fsencode(name)) for name in others[:3])
+        some = ", ".join(shown(os.fsencode(name)) for name in others[:3])
         raise DataError(
-            f"{folder} has folders of splits ({', '.join(splits)}) and others with images ({shown}); move the others "
+            f"{folder} has folders of splits ({', '.join(splits)}) and others with images ({some}); move the others "
             f"away, or, if {splits[0]} is a class, put all classes into a folder `train`"
         )
     return {} if others else {name: folder / name for name in splits}
@@ -192,7 +155,7 @@ def _entries(folder: Path) -> list["os.DirEntry[str]"]:
         with os.scandir(folder) as entries:
             return list(entries)
     except OSError as error:
-        raise DataError(f"cannot list the folder {_shown(os.fsencode(folder))}: {error.strerror}") from error
+        raise DataError(f"cannot list the folder {shown(os.fsencode(folder))}: {error.strerror}") from error
 
 
 def _is_folder(entry: "os.DirEntry[str]") -> bool:
@@ -207,23 +170,3 @@ def _is_image(file: str) -> bool:
     # Not Path(file).suffix: this is asked of every file, a million times in large sets.
     name = file.rpartition("/")[2].lower()
     return not name.startswith(".") and name.endswith(_ENDINGS)
-
-
-def _shown(name: bytes) -> str:
-    """Return a file name as text that can be printed and stored, whatever bytes it has."""
-    return name.decode("utf-8", "backslashreplace")
-
-
-def _size(path: Path) -> int:
-    """Return a file's bytes, or -1 where it cannot be reached (a broken link): reading it says why."""
-    try:
-        return path.stat().st_size
-    except OSError:
-        return -1
-
-
-def _content(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError:
-        return b""

@@ -26,6 +26,9 @@ from carp_eval.errors import BadImageError, DataError
 # Pyarrow makes these functions when it is imported, so no type checker knows them.
 pc = cast(Any, pyarrow.compute)
 
+# What HubImages keeps of its table's columns.
+_ARROW = ("_column", "_encoded", "_paths")
+
 _FAILURES = (
     OSError,
     ValueError,
@@ -88,6 +91,10 @@ class HubImages(Images):
         path = Path(self._row(index)[1] or f"{index:08d}")
         return path.relative_to(self._folder).as_posix() if path.is_relative_to(self._folder) else str(path)
 
+    def file_name(self, index: int) -> str:
+        """Return the path that the row gives, or its key where it gives none."""
+        return (self._paths[index].as_py() if self._paths is not None else None) or self.key(index)
+
     @property
     def manifest_sha256(self) -> str:
         """Hash the rows' order, labels and content (see `manifest.digest`)."""
@@ -105,7 +112,7 @@ class HubImages(Images):
 
     def __getstate__(self) -> dict[str, Any]:
         # Arrow's columns would be pickled with all their bytes.
-        return {name: value for name, value in self.__dict__.items() if name not in ("_column", "_encoded")}
+        return {name: value for name, value in self.__dict__.items() if name not in _ARROW}
 
     @cached_property
     def _column(self) -> pa.ChunkedArray:
@@ -116,6 +123,11 @@ class HubImages(Images):
         """The images' bytes, null where a row gives a path instead; nothing is read to have this."""
         column = self._column
         return pc.struct_field(column, "bytes") if pa.types.is_struct(column.type) else column
+
+    @cached_property
+    def _paths(self) -> pa.ChunkedArray | None:
+        column = self._column
+        return pc.struct_field(column, "path") if pa.types.is_struct(column.type) else None
 
     @cached_property
     def _are_files(self) -> bool:

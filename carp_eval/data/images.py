@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Int8, Int64
 from PIL import Image
 from torch import Tensor
 
@@ -18,12 +18,17 @@ class Images(ABC):
         split: The split's name.
         labels: Class of each image; -1 where there is none. Known without decoding an image.
         class_names: Names of the classes, by number.
+        targets: Where an image may have several classes, 1 for each it has, 0 where that is hard to tell, -1 for those
+            it has not; its label is then -1. None for other data sets.
+        partial: How much of the split is there, in words, where some of it is missing; empty where it is whole.
     """
 
     name: str
     split: str
     labels: Int64[np.ndarray, " image"]
     class_names: tuple[str, ...]
+    targets: Int8[np.ndarray, "image class"] | None = None
+    partial: str = ""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -39,6 +44,10 @@ class Images(ABC):
     @abstractmethod
     def key(self, index: int) -> str:
         """Return what tells an image from all others of the split: a relative path, a row."""
+
+    def file_name(self, index: int) -> str:
+        """Return what the image's makers called its file, as far as the copy tells; else its key."""
+        return self.key(index)
 
     @property
     @abstractmethod

@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
@@ -11,6 +12,7 @@ from carp_eval import files
 from carp_eval.data import digits
 from carp_eval.data.folders import FolderSource
 from carp_eval.data.images import Images
+from carp_eval.data.layouts.known import LAYOUTS, LAYOUTS_ON_BASE
 from carp_eval.data.source import Source, resolve
 from carp_eval.data.table import TABLE, Row, how_to_get
 from carp_eval.errors import DataError, UnknownNameError, UsageError
@@ -25,8 +27,9 @@ def open_images(
     """Open one split of a data set.
 
     Args:
-        spelling: A name in the table; `folder:PATH`, a folder of class folders, with or without split folders above
-            them; `hf:USER/NAME[@REVISION]` or `hf:FOLDER`, what the library `datasets` reads, to which
+        spelling: A name in the table; `NAME:PATH`, a folder in the native layout of that data set, whole or not;
+            `folder:PATH`, a folder of class folders, with or without split folders above them;
+            `hf:USER/NAME[@REVISION]` or `hf:FOLDER`, what the library `datasets` reads, to which
             `?image=COLUMN&label=COLUMN&config=NAME` may be added where it cannot be told which is meant.
         split: The split, by its name or an alias of it (see `source.resolve`).
         data_root: Where to look first for data sets of the table, each in a folder of its name.
@@ -49,7 +52,9 @@ def locate(spelling: str, *, data_root: Path | None = None, download: bool = Fal
     scheme, colon, rest = spelling.partition(":")
     if not colon:
         return _named(spelling, data_root=data_root, download=download)
-    if scheme not in ("folder", "hf"):
+    # A layout that several data sets share opens by its own name too: `landmarks:PATH`.
+    row = TABLE.get(scheme) or next((row for row in TABLE.values() if row.layout == scheme), None)
+    if scheme not in ("folder", "hf") and not (row and row.layout):
         raise UnknownNameError("kind of data set", f"{scheme}:", ["folder:", "hf:"])
     if not rest:
         raise UsageError(
@@ -57,12 +62,14 @@ def locate(spelling: str, *, data_root: Path | None = None, download: bool = Fal
         )
     if scheme == "folder":
         return FolderSource(spelling, Path(rest).expanduser())
+    if row:
+        return _native(spelling, row, Path(rest).expanduser(), data_root)
     return _hub(spelling, rest)
 
 
 def local_copy(name: str, *, data_root: Path | None = None) -> Path | None:
     """Return the folder in which a data set of the table is found, not counting the Hub's cache; None if in none."""
-    return next((place for place, _ in _copies(name, TABLE[name], data_root)), None)
+    return next(_copies(name, TABLE[name], data_root), None)
 
 
 class _EmbeddedSource(Source):
@@ -76,10 +83,16 @@ class _EmbeddedSource(Source):
         return digits.open_split(split)
 
 
-class _NamedSource(Source):
-    """A copy of a data set of the table, held to what the table says of it."""
+class NamedSource(Source):
+    """A copy of a data set of the table, held to what the table says of it.
 
-    def __init__(self, name: str, row: Row, copy: Source, place: str) -> None:
+    Attributes:
+        row: What the table says.
+        place: Where the copy is, as the user could spell it to take it as it is.
+        folder: Its folder; None where it is in the Hub's cache.
+    """
+
+    def __init__(self, name: str, row: Row, copy: Source, place: str, folder: Path | None) -> None:
         """Match the copy's splits to the table's.
 
         Args:
@@ -87,30 +100,80 @@ class _NamedSource(Source):
             row: What the table says.
             copy: What was found.
             place: Where, as the user could spell it to take it as it is.
+            folder: Its folder; None where it is in the Hub's cache.
         """
         self.name = name
-        self._row = row
+        self.row = row
+        self.place = place
+        self.folder = folder
         self._copy = copy
-        self._place = place
         self._split_of: dict[str, str] = {}
         for split in row.splits:
+            asked = row.hub.splits.get(split, split) if row.hub and split not in copy.splits else split
             try:
-                self._split_of[split] = resolve(split, copy.splits, name=name)
+                found = resolve(asked, copy.splits, name=name)
             except DataError:
                 continue
+            if found not in self._split_of.values():
+                self._split_of[split] = found
         self.splits = tuple(self._split_of)
 
-    def open_split(self, split: str) -> Images:
+    def open(self, split: str) -> Images:
+        """Open one split, by its name or an alias; one that the copy lacks is not another by an alias.
+
+        Raises:
+            DataError: If there is no such split, or the copy lacks it.
+        """
+        if split in self.row.splits and split not in self.splits:
+            raise DataError(
+                f"{self.place} has {', '.join(self.splits) or 'no split'}, but not {split}: the copy of {self.name} is "
+                f"incomplete. To get the whole:\n{how_to_get(self.name.partition(':')[0])}"
+            )
+        return super().open(split)
+
+    def open_as_it_is(self, split: str) -> Images:
+        """Open one split, however many images it has."""
         images = self._copy.open_split(self._split_of[split])
-        expected, classes = self._row.splits[split], self._row.num_classes
+        images.split = split
+        return images
+
+    def open_split(self, split: str) -> Images:
+        """Open one split, which must have as many images and classes as the table says."""
+        images = self.open_as_it_is(split)
+        expected, classes = self.row.splits[split], self.row.num_classes
         if len(images) != expected or len(images.class_names) not in (classes, 0):
             came = f"{len(images)} images of {len(images.class_names)} classes in {split}"
             raise DataError(
-                f"{self._place} has {came}, but {self.name} has {expected} of {classes}: the copy is incomplete, or of "
-                f"something else. To use it as it is, say {self._place}; to get the whole:\n{how_to_get(self.name)}"
+                f"{self.place} has {came}, but {self.name} has {expected} of {classes}: the copy is incomplete, or of "
+                f"something else. To use it as it is, say {self.place}; to get the whole:\n{how_to_get(self.name)}"
             )
-        images.split = split
         return images
+
+
+class _Part(Source):
+    """A folder in a data set's native layout, whatever part of it is there; its images say how much."""
+
+    def __init__(self, copy: Source, row: Row) -> None:
+        self.name = copy.name
+        self.splits = copy.splits
+        self._copy = copy
+        self._whole = row.splits
+
+    def open_split(self, split: str) -> Images:
+        images = self._copy.open_split(split)
+        for name, size in self._whole.items():
+            if _means(name, self) == split and len(images) < size and not images.partial:
+                images.partial = f"{len(images):,} of {size:,} {name} images"
+        return images
+
+
+def _means(name: str, source: Source) -> str:
+    """Return what a source calls a split of the table; empty if it has none that is surely the same."""
+    try:
+        found = resolve(name, source.splits, name=source.name)
+    except DataError:
+        return ""
+    return "" if name == "test" and found != "test" else found
 
 
 def _named(name: str, *, data_root: Path | None, download: bool) -> Source:
@@ -124,8 +187,8 @@ def _named(name: str, *, data_root: Path | None, download: bool) -> Source:
         raise UnknownNameError("data set", name, TABLE)
     if row.embedded:
         return _EmbeddedSource(name)
-    for place, packed in _copies(name, row, data_root):
-        return _copy(name, row, place, packed=packed)
+    for place in _copies(name, row, data_root):
+        return _copy(name, row, place, data_root)
     if row.hub:
         # Four seconds of import, which only these data sets need.
         from carp_eval.data import hub
@@ -135,11 +198,11 @@ def _named(name: str, *, data_root: Path | None, download: bool) -> Source:
         if source is None and download:
             source = hub.load(name, row.hub.id, strict=False, **columns)
         if source is not None:
-            return _NamedSource(name, row, source, f"hf:{row.hub.id}")
+            return NamedSource(name, row, source, f"hf:{row.hub.id}", None)
     elif download and row.torchvision:
         from carp_eval.data import pixels
 
-        pixels.download(row.torchvision.kind, files.home() / "data")
+        pixels.download(row.torchvision.kind, files.home() / "data", splits=row.torchvision.splits)
         return _named(name, data_root=data_root, download=False)
     looked = ", ".join(str(folder) for folder in _folders(name, row, data_root))
     raise DataError(
@@ -157,31 +220,59 @@ def _folders(name: str, row: Row, data_root: Path | None) -> Iterator[Path]:
             yield root / name
 
 
-def _copies(name: str, row: Row, data_root: Path | None) -> Iterator[tuple[Path, bool]]:
-    """Yield the copies of a data set that are there, and whether each is torchvision's packed one."""
+def _copies(name: str, row: Row, data_root: Path | None) -> Iterator[Path]:
+    """Yield the folders that are there and may be a copy of a data set, first the one that counts most."""
+    inside = (*((row.torchvision.folder,) if row.torchvision else ()), *row.folders)
     for folder in _folders(name, row, data_root):
-        if row.torchvision:
-            # torchvision's root is the folder itself or, where several data sets share it, the one above.
-            for root in (folder, folder.parent):
-                if (root / row.torchvision.folder).is_dir():
-                    yield (root, True) if row.torchvision.packed else (root / row.torchvision.folder, False)
-        if folder.is_dir():
-            yield folder, False
+        # What an archive unpacks to lies in the folder or, where several data sets share a root, beside it.
+        for place in (*(root / part for root in (folder, folder.parent) for part in inside), folder):
+            if place.is_dir():
+                yield place
 
 
-def _copy(name: str, row: Row, place: Path, *, packed: bool) -> Source:
-    if packed and row.torchvision:
+def _copy(name: str, row: Row, place: Path, data_root: Path | None) -> Source:
+    origin = row.torchvision
+    if origin and origin.packed and place.name == origin.folder:
         from carp_eval.data import pixels
 
-        source = pixels.TorchvisionSource(name, row.torchvision.kind, place, tuple(row.splits))
-        return _NamedSource(name, row, source, str(place / row.torchvision.folder))
+        source = pixels.TorchvisionSource(name, origin.kind, place.parent, tuple(row.splits))
+        return NamedSource(name, row, source, str(place), place)
+    if row.layout:
+        source = _read(name, row, place, data_root)
+        if source is not None:
+            return NamedSource(name, row, source, f"{name}:{place}", place)
+        if row.native_only:
+            raise DataError(f"{place} is not laid out as {name} is; do one of:\n{how_to_get(name)}")
     if any(place.rglob("*.parquet")):
         from carp_eval.data import hub
 
         columns: dict[str, Any] = {"image": row.hub.image, "label": row.hub.label} if row.hub else {}
         source = hub.load(name, str(place.absolute()), strict=False, **columns)
-        return _NamedSource(name, row, source, f"hf:{place}")
-    return _NamedSource(name, row, FolderSource(name, place), f"folder:{place}")
+        return NamedSource(name, row, source, f"hf:{place}", place)
+    return NamedSource(name, row, FolderSource(name, place), f"folder:{place}", place)
+
+
+def _native(spelling: str, row: Row, place: Path, data_root: Path | None) -> Source:
+    """Read a folder in a data set's native layout, whatever part of it is there."""
+    if not place.is_dir():
+        raise DataError(f"{spelling}: there is no folder {place}")
+    source = _read(spelling, row, place, data_root)
+    if source is None:
+        name = spelling.partition(":")[0]
+        raise DataError(
+            f"{place} is not in the layout in which {name} is distributed; "
+            f"for class folders say folder:{place}, for Parquet hf:{place}"
+        )
+    return _Part(source, row) if TABLE.get(spelling.partition(":")[0]) is row else source
+
+
+def _read(name: str, row: Row, place: Path, data_root: Path | None) -> Source | None:
+    """Have the reader of a data set's native layout look at a folder; None if it is in another layout."""
+    if row.layout in LAYOUTS_ON_BASE:
+        assert row.base is not None
+        base = partial(_named, row.base, data_root=data_root, download=False)
+        return LAYOUTS_ON_BASE[row.layout](name, place, base)
+    return LAYOUTS[row.layout](name, place)
 
 
 def _hub(spelling: str, rest: str) -> Source:

@@ -1,7 +1,7 @@
 """Data sets whose pixels lie in memory, all of one size, and torchvision's that come so."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from urllib.error import URLError
@@ -159,12 +159,13 @@ READERS: dict[str, Callable[[Path, str], Read]] = {
 }
 
 
-def download(kind: str, root: Path) -> None:
+def download(kind: str, root: Path, *, splits: Sequence[str] = ()) -> None:
     """Download a data set with torchvision.
 
     Args:
         kind: Its class in `torchvision.datasets`.
         root: The folder to put it into.
+        splits: The splits to ask for one by one; none where all come at once.
 
     Raises:
         DataError: If it cannot be had.
@@ -173,6 +174,9 @@ def download(kind: str, root: Path) -> None:
     make_folder(root)
     with storage_errors(root):
         try:
-            getattr(datasets, kind)(root, download=True)
+            if not splits:
+                getattr(datasets, kind)(root, download=True)
+            for split in splits:
+                getattr(datasets, kind)(root, split=split, download=True)
         except (URLError, RuntimeError) as error:
             raise DataError(f"torchvision could not download {kind}: {error}") from error

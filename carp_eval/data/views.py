@@ -1,7 +1,7 @@
 """Random views of one image, as BYOL makes them (Grill et al., 2020, appendix B), and a little more.
 
-In this order: the image is turned, sheared and shifted; a random part of it is cropped and resized to the view's size
-(bicubic); then mirror, jitter, grey, blur, solarise; then normalisation, and erasing.
+In this order: the image is turned, sheared and shifted; a random part of it is cropped and resized to the view's size;
+then mirror, jitter, grey, blur, solarise; then normalisation, and erasing.
 """
 
 import math
@@ -83,29 +83,40 @@ class Views:
     def _view(
         self, image: Image.Image, card: ViewCard, chance: random.Random
     ) -> Float[Tensor, "channel _ _"]:
-        if card.rotation or card.shear or card.translation:
-            image = _moved(image, card, chance)
-        view = F.resized_crop(
-            image,
-            *_crop(image, card, chance),
-            [card.size, card.size],
-            interpolation=InterpolationMode.BICUBIC,
-        )
-        if chance.random() < card.flip:
-            view = F.horizontal_flip(view)
-        if chance.random() < card.jitter_probability:
-            view = _jittered(view, card, chance)
-        if chance.random() < card.grey:
-            view = F.rgb_to_grayscale(view, num_output_channels=3)
-        if chance.random() < card.blur:
-            narrow, wide = card.blur_sigma
-            view = blurred(view, sigma=chance.uniform(narrow, wide) * card.size / BLUR_SIZE)
-        if chance.random() < card.solarise:
-            view = F.solarize(view, 128)
-        tensor = normalise(F.pil_to_tensor(view), mean=self.mean, std=self.std)
+        tensor = normalise(F.pil_to_tensor(picture(image, card, chance)), mean=self.mean, std=self.std)
         if chance.random() < card.erase:
             _erase(tensor, chance)
         return tensor
+
+
+def picture(image: Image.Image, card: ViewCard, chance: random.Random) -> Image.Image:
+    """Make one view, up to normalisation.
+
+    Args:
+        image: Grey or RGB.
+        card: The kind of view.
+        chance: What is drawn from.
+    """
+    if card.rotation or card.shear or card.translation:
+        image = _moved(image, card, chance)
+    view = F.resized_crop(
+        image,
+        *_crop(image, card, chance),
+        [card.size, card.size],
+        interpolation=InterpolationMode(card.interpolation),
+    )
+    if chance.random() < card.flip:
+        view = F.horizontal_flip(view)
+    if chance.random() < card.jitter_probability:
+        view = _jittered(view, card, chance)
+    if chance.random() < card.grey:
+        view = F.rgb_to_grayscale(view, num_output_channels=3)
+    if chance.random() < card.blur:
+        narrow, wide = card.blur_sigma
+        view = blurred(view, sigma=chance.uniform(narrow, wide) * card.size / BLUR_SIZE)
+    if chance.random() < card.solarise:
+        view = F.solarize(view, 128)
+    return view
 
 
 def blurred(view: Image.Image, *, sigma: float) -> Image.Image:

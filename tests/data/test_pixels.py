@@ -134,3 +134,17 @@ def test_a_download_that_fails_says_so(tmp_path, monkeypatch):
     monkeypatch.setitem(datasets.Imagenette._ARCHIVES, "full", (f"file://{tmp_path}/gone.tgz", None))
     with pytest.raises(DataError, match="torchvision could not download Imagenette"):
         pixels.download("Imagenette", tmp_path / "data")
+
+
+def test_a_download_asks_for_splits_where_they_come_one_by_one(tmp_path, monkeypatch):
+    asked = []
+
+    class Signs:
+        def __init__(self, root, split="train", download=False):
+            asked.append((root, split, download))
+
+    monkeypatch.setattr(datasets, "GTSRB", Signs)
+    pixels.download("GTSRB", tmp_path, splits=("train", "test"))
+    assert asked == [(tmp_path, "train", True), (tmp_path, "test", True)]
+    pixels.download("GTSRB", tmp_path)
+    assert asked[2:] == [(tmp_path, "train", True)]

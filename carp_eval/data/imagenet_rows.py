@@ -1,0 +1,138 @@
+"""Rows of ImageNet, what was made smaller from it, and what tests how well its classes are told elsewhere."""
+
+from collections.abc import Mapping
+
+from carp_eval.data.row import HubOrigin, Row, TorchvisionOrigin
+
+_TERMS = "the images by the ImageNet terms of access"
+
+ROWS: Mapping[str, Row] = {
+    "imagenet": Row(
+        title="photographs of 1,000 kinds of things: ILSVRC 2012 (its test labels are not public)",
+        splits={"train": 1_281_167, "validation": 50_000},
+        num_classes=1000,
+        image_size=None,
+        channels=3,
+        licence="non-commercial research, by the ImageNet terms of access",
+        homepage="https://image-net.org",
+        hub=HubOrigin("ILSVRC/imagenet-1k", gated=True),
+        environment="IMAGENET",
+        transfer_splits=("train", "validation"),
+    ),
+    "imagenet64": Row(
+        title="ImageNet, each image squashed to 64 px",
+        splits={"train": 1_281_167, "validation": 50_000},
+        num_classes=1000,
+        image_size=64,
+        channels=3,
+        licence=_TERMS,
+        homepage="https://patrykchrabaszcz.github.io/Imagenet32",
+        hub=HubOrigin("benjamin-paine/imagenet-1k-64x64"),
+        layout="imagenet64",
+        folders=("Imagenet64",),
+        how=(
+            "unpack the npz form (Imagenet64_train_part1_npz.zip, ..._part2_npz.zip, Imagenet64_val_npz.zip, after "
+            "logging in at https://image-net.org/download-images.php) into one folder imagenet64; the other form is "
+            "pickled, and a pickle can run any code, so it is not read",
+        ),
+        transfer_splits=("train", "validation"),
+    ),
+    "imagenette": Row(
+        title="photographs of ten easy ImageNet classes, full size",
+        splits={"train": 9_469, "validation": 3_925},
+        num_classes=10,
+        image_size=None,
+        channels=3,
+        licence=_TERMS,
+        homepage="https://github.com/fastai/imagenette",
+        torchvision=TorchvisionOrigin("Imagenette", folder="imagenette2"),
+        transfer_splits=("train", "validation"),
+    ),
+    "tiny-imagenet": Row(
+        title="200 ImageNet classes at 64 px",
+        splits={"train": 100_000, "validation": 10_000},
+        num_classes=200,
+        image_size=64,
+        channels=3,
+        licence=_TERMS,
+        homepage="https://www.kaggle.com/c/tiny-imagenet",
+        hub=HubOrigin("zh-plus/tiny-imagenet"),
+        layout="tiny-imagenet",
+        folders=("tiny-imagenet-200",),
+        how=("unpack http://cs231n.stanford.edu/tiny-imagenet-200.zip beside it or into it",),
+        transfer_splits=("train", "validation"),
+    ),
+    "imagenet-a": Row(
+        title="photographs of 200 ImageNet classes that a ResNet-50 got wrong",
+        splits={"test": 7_500},
+        num_classes=200,
+        image_size=None,
+        channels=3,
+        licence="MIT",
+        homepage="https://github.com/hendrycks/natural-adv-examples",
+        layout="one-test-split",
+        folders=("imagenet-a",),
+        how=("unpack https://people.eecs.berkeley.edu/~hendrycks/imagenet-a.tar beside it or into it",),
+        base="imagenet",
+    ),
+    "imagenet-r": Row(
+        title="paintings, toys, cartoons ... of 200 ImageNet classes",
+        splits={"test": 30_000},
+        num_classes=200,
+        image_size=None,
+        channels=3,
+        licence="MIT",
+        homepage="https://github.com/hendrycks/imagenet-r",
+        layout="one-test-split",
+        folders=("imagenet-r",),
+        how=("unpack https://people.eecs.berkeley.edu/~hendrycks/imagenet-r.tar beside it or into it",),
+        base="imagenet",
+    ),
+    "imagenet-real": Row(
+        title="ImageNet's validation images, labelled anew, several labels each (ReaL)",
+        splits={"validation": 50_000},
+        num_classes=1000,
+        image_size=None,
+        channels=3,
+        licence="Apache 2.0 (the labels)",
+        homepage="https://github.com/google-research/reassessed-imagenet",
+        layout="imagenet-real",
+        native_only=True,
+        folders=("reassessed-imagenet",),
+        how=(
+            "put real.json of https://github.com/google-research/reassessed-imagenet into its folder; the images are "
+            "those of imagenet, which must be here too",
+        ),
+        transfer_splits=("train", "validation"),
+        base="imagenet",
+    ),
+    "imagenet-sketch": Row(
+        title="sketches of the 1,000 ImageNet classes",
+        splits={"test": 50_889},
+        num_classes=1000,
+        image_size=None,
+        channels=3,
+        licence="MIT",
+        homepage="https://github.com/HaohanWang/ImageNet-Sketch",
+        layout="one-test-split",
+        folders=("sketch",),
+        how=("unpack ImageNet-Sketch.zip, to which its page links, beside it or into it",),
+        base="imagenet",
+    ),
+    "imagenet-v2": Row(
+        title="new photographs of the 1,000 ImageNet classes (matched frequency)",
+        splits={"test": 10_000},
+        num_classes=1000,
+        image_size=None,
+        channels=3,
+        licence="MIT (the collection)",
+        homepage="https://github.com/modestyachts/ImageNetV2",
+        layout="imagenet-v2",
+        folders=("imagenetv2-matched-frequency-format-val", "imagenetv2-matched-frequency"),
+        how=(
+            "hf download vaishaal/ImageNetV2 imagenetv2-matched-frequency.tar.gz --repo-type dataset, and unpack it "
+            "beside it or into it; its classes are numbers that imagenet names, which must be here too",
+        ),
+        base="imagenet",
+    ),
+}

@@ -1,0 +1,1 @@
+"""How data sets lie on disk as their makers pack them: a reader for each layout."""
