@@ -1,5 +1,6 @@
 """How far a score would move with other test images: percentile intervals of the bootstrap."""
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -7,8 +8,8 @@ from jaxtyping import Float64, Int64, Shaped
 
 from carp_eval.errors import UsageError
 
-# Beyond so many different values, drawing images is cheaper than drawing how often each value comes.
-FEW_VALUES = 256
+# To draw how often a value comes costs about as much as to draw so many images.
+IMAGES_PER_VALUE = 16
 CHUNK_DRAWS = 2**19
 
 
@@ -55,11 +56,13 @@ def mean_per_class_interval(
     class that is drawn no image of does not count, as in the score.
     """
     cells = np.bincount(labels * 2 + (predicted == labels), minlength=2 * num_classes)
-    random = np.random.default_rng(seed)
-    drawn = random.multinomial(len(labels), cells / len(labels), size=resamples).reshape(resamples, -1, 2)
-    images = drawn.sum(axis=2)
-    shares = np.divide(drawn[:, :, 1], images, out=np.full(images.shape, np.nan), where=images > 0)
-    low, high = np.quantile(np.nanmean(shares, axis=1), [(1 - confidence) / 2, (1 + confidence) / 2])
+    means: list[Float64[np.ndarray, " resample"]] = []
+    for drawn in drawn_counts(cells, seed=seed, resamples=resamples):
+        wrong, right = drawn[:, ::2], drawn[:, 1::2]
+        images = wrong + right
+        shares = np.divide(right, images, out=np.zeros(images.shape), where=images > 0)
+        means.append(shares.sum(axis=1) / (images > 0).sum(axis=1))
+    low, high = np.quantile(np.concatenate(means), [(1 - confidence) / 2, (1 + confidence) / 2])
     return Interval(float(low), float(high))
 
 
@@ -68,20 +71,83 @@ def resampled_means(
 ) -> Float64[np.ndarray, " resample"]:
     """Draw test sets with replacement and return the mean value of each.
 
-    Where images share a few values, as with right and wrong, how often each value is drawn is multinomial: drawn as
-    such, it is the same distribution at a thousandth of the cost.
+    Where images share a few values, as with right and wrong, it is drawn how often each comes.
     """
-    random = np.random.default_rng(seed)
     levels, counts = np.unique(values, return_counts=True)
-    if len(levels) <= FEW_VALUES:
-        drawn: Int64[np.ndarray, "resample level"] = random.multinomial(
-            len(values), counts / len(values), size=resamples
-        )
-        return drawn @ levels / len(values)
-    per_chunk = max(1, CHUNK_DRAWS // len(values))
+    if _few(counts, len(values)):
+        tables = drawn_counts(counts, seed=seed, resamples=resamples)
+        return np.concatenate([table @ levels for table in tables]) / len(values)
+    random = np.random.default_rng(seed)
     means = np.empty(resamples)
+    per_chunk = max(1, CHUNK_DRAWS // len(values))
+    taken = np.empty((per_chunk, len(values)))
     for start in range(0, resamples, per_chunk):
         part = means[start : start + per_chunk]
-        drawn = random.integers(len(values), size=(len(part), len(values)), dtype=np.int32)
-        np.mean(values.take(drawn), axis=1, out=part)
+        drawn = random.integers(len(values), size=(len(part), len(values)))
+        # Into memory that is there: fresh pages for each chunk would cost twice as much as drawing.
+        values.take(drawn, out=taken[: len(part)], mode="clip").mean(axis=1, out=part)
     return means
+
+
+def drawn_counts(
+    counts: Int64[np.ndarray, " value"], *, seed: int, resamples: int
+) -> Iterator[Int64[np.ndarray, "resample value"]]:
+    """Draw test sets with replacement and yield how many images of each has each value, some test sets at a time.
+
+    The counts are multinomial: drawn as such where values are few, the same distribution at a thousandth of the cost,
+    and else by drawing images.
+
+    Args:
+        counts: Images that have each value.
+        seed: Of the resampling.
+        resamples: Test sets drawn, each as large as this one.
+    """
+    random = np.random.default_rng(seed)
+    images, values = int(counts.sum()), len(counts)
+    few = _few(counts, images)
+    value_of = np.repeat(np.arange(values), counts)
+    per_chunk = max(1, CHUNK_DRAWS // (values if few else images))
+    for start in range(0, resamples, per_chunk):
+        size = min(per_chunk, resamples - start)
+        if few:
+            yield random.multinomial(images, counts / images, size=size)
+            continue
+        yield _counted(value_of.take(random.integers(images, size=(size, images))), values)
+
+
+def halved_counts(
+    counts: Int64[np.ndarray, " value"], *, seed: int, resamples: int
+) -> Iterator[Int64[np.ndarray, "resample value"]]:
+    """Draw halves of a test set and yield how many images of each has each value, some halves at a time.
+
+    A half's mean is spread around the whole's as that of as many images as the whole has, drawn with replacement, is:
+    (1 / m)(1 - m / n) is 1 / n for m = n / 2 (Shao and Wu, 1989). But no image is drawn twice: for scores that compare
+    images with each other.
+
+    Args:
+        counts: Images that have each value.
+        seed: Of the resampling.
+        resamples: Halves drawn, each without replacement; of an odd number of images the smaller half.
+    """
+    random = np.random.default_rng(seed)
+    images, values = int(counts.sum()), len(counts)
+    half, few = max(1, images // 2), _few(counts, images)
+    value_of = np.repeat(np.arange(values), counts)
+    per_chunk = max(1, CHUNK_DRAWS // (values if few else images))
+    for start in range(0, resamples, per_chunk):
+        size = min(per_chunk, resamples - start)
+        if few:
+            yield random.multivariate_hypergeometric(counts, half, size=size)
+            continue
+        drawn = np.stack([random.permutation(value_of)[:half] for _ in range(size)])
+        yield _counted(drawn, values)
+
+
+def _counted(drawn: Int64[np.ndarray, "resample image"], values: int) -> Int64[np.ndarray, "resample value"]:
+    """Count how often each value comes in each row; the rows are overwritten."""
+    drawn += np.arange(len(drawn))[:, None] * values
+    return np.bincount(drawn.ravel(), minlength=len(drawn) * values).reshape(-1, values)
+
+
+def _few(counts: Int64[np.ndarray, " value"], images: int) -> bool:
+    return len(counts) * IMAGES_PER_VALUE <= images

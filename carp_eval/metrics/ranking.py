@@ -139,13 +139,18 @@ class Revisited(NamedTuple):
     average_precision: Float64[np.ndarray, " query"]
     precision: Float64[np.ndarray, "query k"]
 
+    @property
+    def judged(self) -> Bool[np.ndarray, " query"]:
+        """Which queries have positives."""
+        return ~np.isnan(self.average_precision)
+
     def mean(self) -> tuple[float, list[float]]:
         """Return mAP and mP@k over the queries that have positives.
 
         Raises:
             UsageError: If none has.
         """
-        judged = ~np.isnan(self.average_precision)
+        judged = self.judged
         if not judged.any():
             raise UsageError(f"none of {len(judged)} queries has a positive image: there is nothing to find")
         return float(self.average_precision[judged].mean()), self.precision[judged].mean(axis=0).tolist()

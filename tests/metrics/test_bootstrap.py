@@ -14,6 +14,37 @@ def plain_means(values, *, seed, resamples):
     return np.array([random.choice(values, size=len(values)).mean() for _ in range(resamples)])
 
 
+@pytest.mark.parametrize("counts", [[6, 0, 30, 14], [1] * 30 + [2] * 5])
+def test_counts_are_those_of_images_drawn_one_by_one(counts):
+    counts = np.array(counts)
+    images = counts.sum()
+    drawn = np.concatenate(list(bootstrap.drawn_counts(counts, seed=0, resamples=30_000)))
+    assert drawn.shape == (30_000, len(counts))
+    assert (drawn.sum(axis=1) == images).all()
+    share = counts / images
+    # Of a multinomial: mean n p, variance n p (1 - p), covariance -n p q.
+    np.testing.assert_allclose(drawn.mean(axis=0), counts, atol=5 * np.sqrt(images / 4 / 30_000))
+    covariance = images * (np.diag(share) - np.outer(share, share))
+    np.testing.assert_allclose(np.cov(drawn.T), covariance, atol=0.35)
+
+
+@pytest.mark.parametrize("counts", [[6, 0, 30, 14], [1] * 30 + [2] * 5, [1]])
+def test_halves_are_drawn_without_replacement(counts):
+    counts = np.array(counts)
+    images = counts.sum()
+    drawn = np.concatenate(list(bootstrap.halved_counts(counts, seed=0, resamples=30_000)))
+    half = max(images // 2, 1)
+    assert drawn.shape == (30_000, len(counts))
+    assert (drawn.sum(axis=1) == half).all()
+    assert (drawn <= counts).all()
+    share = counts / images
+    # Of a multivariate hypergeometric: as of a multinomial of so many draws, the variance times (n - m) / (n - 1).
+    left = (images - half) / max(images - 1, 1)
+    covariance = half * left * (np.diag(share) - np.outer(share, share))
+    np.testing.assert_allclose(drawn.mean(axis=0), half * share, atol=0.05)
+    np.testing.assert_allclose(np.cov(drawn.T), covariance.squeeze(), atol=0.1)
+
+
 @pytest.mark.parametrize("kind", ["right or wrong", "difference", "any number"])
 def test_means_are_spread_as_those_of_images_drawn_one_by_one(kind):
     random = np.random.default_rng(0)
