@@ -1,9 +1,10 @@
-"""Cards of linear probes on the bank: a grid trained at once, or logistic regression over C."""
+"""Cards of linear probes: on the bank, a grid trained at once or logistic regression over C; or on random crops."""
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
+from carp_eval.cards.pixel_training import PixelTrainingCard
 from carp_eval.cards.protocol import ProtocolCard
 
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -67,9 +68,37 @@ class LogregCard(LinearCard):
     dtype: Literal["float32", "float64"]
 
 
-MODES: dict[str, type[LinearCard]] = {"cached": CachedLinearCard, "logreg": LogregCard}
+class AugmentedLinearCard(PixelTrainingCard):
+    """A linear head on a frozen trunk, trained on random crops.
+
+    Attributes:
+        mode: How the probe is trained.
+        learning_rate: At the start.
+        reported: Which epoch's head is scored: the last, or the best on the scored images themselves, as many sources
+            report it; the second flatters, and the variant's name must say `best-epoch`.
+    """
+
+    kind: Literal["linear"]  # pyright: ignore[reportIncompatibleVariableOverride]
+    mode: Literal["augmented"]
+    learning_rate: PositiveFloat
+    reported: Literal["last", "best"] = "last"
+
+    @model_validator(mode="after")
+    def _name_tells_the_best_epoch(self) -> "AugmentedLinearCard":
+        if (self.reported == "best") != ("best-epoch" in self.variant):
+            raise ValueError(
+                'reported = "best" goes with a variant whose name says best-epoch, and only with one'
+            )
+        return self
 
 
-def card_type(content: dict[str, Any]) -> type[LinearCard]:
+MODES: dict[str, type[ProtocolCard]] = {
+    "augmented": AugmentedLinearCard,
+    "cached": CachedLinearCard,
+    "logreg": LogregCard,
+}
+
+
+def card_type(content: dict[str, Any]) -> type[ProtocolCard]:
     """Return the class that reads a linear card of this content's mode; without a known one, one that refuses it."""
     return MODES.get(content.get("mode", ""), CachedLinearCard)

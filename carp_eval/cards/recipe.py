@@ -126,6 +126,8 @@ class ViewCard(Frozen):
         to_teacher: Whether the teacher sees them.
         scale: Share of the image's area that a random resized crop takes.
         ratio: Width over height of that crop.
+        interpolation: How the crop's pixels are resampled where views are made image by image; batches at once are
+            always bilinear.
         rotation: Largest rotation either way, in degrees.
         translation: Largest shift either way, as a share of the side.
         shear: Largest shear either way, in degrees.
@@ -144,6 +146,7 @@ class ViewCard(Frozen):
     to_teacher: bool = True
     scale: tuple[PositiveFloat, PositiveFloat] = (0.08, 1.0)
     ratio: tuple[PositiveFloat, PositiveFloat] = (0.75, 4 / 3)
+    interpolation: Literal["bilinear", "bicubic"] = "bicubic"
     rotation: NonNegative = 0.0
     translation: Probability = 0.0
     shear: NonNegative = 0.0
