@@ -10,8 +10,10 @@ from torch import Tensor
 
 from carp_eval.cards.retrieval import RetrievalCard
 from carp_eval.errors import UsageError
+from carp_eval.evaluation.job import Bar, no_bar
 from carp_eval.evaluation.outcome import Outcome
 from carp_eval.features.bank import Bank
+from carp_eval.features.extraction import Progress
 from carp_eval.features.rows import lengths, plain_rows, unit_rows
 from carp_eval.metrics import bootstrap, ranking
 from carp_eval.results import Score
@@ -52,6 +54,7 @@ def retrieve(
     k: Iterable[int],
     chunk: int | None = None,
     exclude_self: bool = False,
+    progress: Progress | None = None,
 ) -> Retrieved:
     """Rank the whole bank for each query and score the ranking.
 
@@ -65,6 +68,7 @@ def retrieve(
         k: Where recall is looked at.
         chunk: Queries compared with the bank at a time; None is from the memory that takes. It moves no score.
         exclude_self: Whether query i is row i of the bank, and left out of its own ranking.
+        progress: Is told of queries done, and of how many.
 
     Raises:
         UsageError: If there are fewer than k rows, a row or query has no label, or no query has a right image.
@@ -89,6 +93,8 @@ def retrieve(
                     ranking.r_precision(ranked),
                     *(ranking.recall_at(ranked, number) for number in numbers),
                 ]
+        if progress is not None:
+            progress(min(start + step, len(queries)), len(queries))
     if np.isnan(found).all():
         raise UsageError(
             f"none of {len(queries)} queries has an image of its class in the bank: there is nothing to find"
@@ -96,7 +102,7 @@ def retrieve(
     return Retrieved(found[:, 0], found[:, 1], dict(zip(numbers, found.T[2:], strict=True)))
 
 
-def run(card: RetrievalCard, bank: Bank, queries: Bank, seed: int) -> Outcome:
+def run(card: RetrievalCard, bank: Bank, queries: Bank, seed: int, *, bar: Bar = no_bar) -> Outcome:
     """Retrieve images of each query's class.
 
     Args:
@@ -104,6 +110,7 @@ def run(card: RetrievalCard, bank: Bank, queries: Bank, seed: int) -> Outcome:
         bank: Labelled images that are ranked.
         queries: Labelled images to rank them for; where they are the bank itself, no image is ranked for itself.
         seed: Of the bootstrap.
+        bar: Is told of queries done.
 
     Raises:
         UsageError: If there are fewer rows than the largest k, images lack labels, or there is nothing to find.
@@ -119,6 +126,7 @@ def run(card: RetrievalCard, bank: Bank, queries: Bank, seed: int) -> Outcome:
         queries.labels,
         k=card.k,
         exclude_self=same,
+        progress=bar("rankings"),
     )
     judged = found.judged
     scores = [
