@@ -2,6 +2,7 @@
 
     python benchmarks/linear.py                    # 20,000 rows, 2,048 dimensions, 48 pairs, 10 and 100 classes
     python benchmarks/linear.py --no-score         # times alone
+    python benchmarks/linear.py --quick            # 2,000 rows, 256 dimensions, once: tries the script, says little
 
 Times: one epoch at the batch size and the pairs of the card linear@cached-grid. The forms take turns in one process,
 after a turn of a few steps that does not count; medians are given. Bare products: for each step one product of a
@@ -130,7 +131,10 @@ def main():
     parser.add_argument("--score", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--score-classes", type=int, nargs="+", default=[10])
     parser.add_argument("--json", type=Path, help="Write the numbers here too.")
+    parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
+    if options.quick:
+        options.rows, options.queries, options.dim, options.repeats = 2_000, 1_000, 256, 1
 
     card = check(CachedLinearCard, read(PATH, "protocols"), where=str(PATH))
     pairs = list(product(card.learning_rates, card.weight_decays))

@@ -1,28 +1,70 @@
-"""The card of k-means clustering."""
+"""Cards of k-means clustering: Lloyd's k-means, or scikit-learn's on small batches."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 
 from carp_eval.cards.protocol import ProtocolCard
 
 
 class ClusterCard(ProtocolCard):
-    """k-means on one split's features, the other split's images assigned to the nearest centre.
+    """What clusterings share: k-means on one split's features, the other split's images in the nearest clusters.
 
     Attributes:
+        mode: Which k-means.
         clusters: How many; left out, the number of classes.
-        iterations: Of each run of k-means.
-        restarts: Runs, of which the one with the best objective is kept.
-        spherical: Whether centres are scaled to unit length after each iteration.
-        standardise: Whether each feature is first brought to mean 0 and deviation 1 on the fitted split.
-        points_per_centre: At most this many points per centre are drawn to fit; 0 takes all.
+        restarts: Starting points.
+        standardise: Whether each feature is first brought to mean 0 and deviation 1 on the fitted images.
+        fit_share: Share of each class of the fitted split that is drawn to be fitted; the rest needs no features.
     """
 
     kind: Literal["cluster"]  # pyright: ignore[reportIncompatibleVariableOverride]
+    mode: str
     clusters: PositiveInt | None = None
-    iterations: PositiveInt
     restarts: PositiveInt
-    spherical: bool
     standardise: bool
+    fit_share: Annotated[float, Field(gt=0, le=1)] = 1.0
+
+    @model_validator(mode="after")
+    def _two_splits_for_a_share(self) -> "ClusterCard":
+        if self.fit_share < 1 and self.bank_split == self.query_split:
+            raise ValueError(
+                f"fit_share = {self.fit_share:g} draws from the split that is scored; give another bank_split"
+            )
+        return self
+
+
+class LloydCard(ClusterCard):
+    """Lloyd's k-means: of runs from several starting points, the one with the best objective.
+
+    Attributes:
+        iterations: Of each run, at most: a run that has come to rest ends.
+        spherical: Whether centres are scaled to unit length after each iteration.
+        points_per_centre: At most this many points per centre are drawn to fit; 0 takes all.
+    """
+
+    mode: Literal["lloyd"] = "lloyd"  # pyright: ignore[reportIncompatibleVariableOverride]
+    iterations: PositiveInt
+    spherical: bool
     points_per_centre: Annotated[int, Field(ge=0)] = 0
+
+
+class MiniBatchCard(ClusterCard):
+    """scikit-learn's k-means on small batches, started by k-means++; `restarts` starts are tried, the best is run.
+
+    Attributes:
+        batch_size: Images in a step.
+        max_epochs: Passes over the images at most; it ends before, where it no longer gets better.
+    """
+
+    mode: Literal["minibatch"]  # pyright: ignore[reportIncompatibleVariableOverride]
+    batch_size: PositiveInt
+    max_epochs: PositiveInt
+
+
+MODES: dict[str, type[ClusterCard]] = {"lloyd": LloydCard, "minibatch": MiniBatchCard}
+
+
+def card_type(content: dict[str, Any]) -> type[ClusterCard]:
+    """Return the class that reads a card of this content's mode; without a known one, one that refuses it."""
+    return MODES.get(content.get("mode", ""), LloydCard)

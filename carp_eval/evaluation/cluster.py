@@ -1,93 +1,72 @@
 """k-means on one split's features, the other split's images held against their classes."""
 
-from typing import NamedTuple
+from dataclasses import replace
 
-import faiss
 import numpy as np
-from jaxtyping import Float32, Int64
-from torch import Tensor
+from jaxtyping import Bool, Int64
 
-from carp_eval.cards.cluster import ClusterCard
+from carp_eval import distributed
+from carp_eval.cards.cluster import ClusterCard, LloydCard, MiniBatchCard
+from carp_eval.data import subsets
+from carp_eval.data.images import Images
+from carp_eval.data.subset import Subset, draw
 from carp_eval.errors import UsageError
+from carp_eval.evaluation import kmeans, query_set
+from carp_eval.evaluation.job import Job
+from carp_eval.evaluation.kmeans import Clusters
 from carp_eval.evaluation.outcome import Outcome
+from carp_eval.evaluation.query_set import QuerySet
 from carp_eval.features.bank import Bank
+from carp_eval.features.extraction import Progress
 from carp_eval.features.rows import plain_rows, standardise
-from carp_eval.metrics import clustering
+from carp_eval.metrics import bootstrap, clustering
 from carp_eval.results import Score
 
 # FAISS warns below so many points per centre, into the terminal; here it is a note of the result.
 FEW_POINTS = 39
 
 
-class Clusters(NamedTuple):
-    """What k-means found.
-
-    Attributes:
-        centres: The clusters' centres; of unit length where k-means is spherical.
-        spherical: Whether a point belongs to the centre of the largest inner product, not of the smallest distance.
-        points: How many points were fitted.
-    """
-
-    centres: Float32[np.ndarray, "cluster dim"]
-    spherical: bool
-    points: int
-
-
-def fit(
-    features: Float32[Tensor, "row dim"],
-    *,
-    clusters: int,
-    iterations: int,
-    restarts: int,
-    spherical: bool,
-    points_per_centre: int,
-    seed: int,
-) -> Clusters:
-    """Run k-means with FAISS, on the processor: on GPUs it is known to collapse (facebookresearch/faiss#3818).
-
-    Args:
-        features: The points.
-        clusters: How many centres.
-        iterations: Of each run.
-        restarts: Runs from other starting points, of which the one with the best objective is kept.
-        spherical: Whether centres are scaled to unit length after each iteration.
-        points_per_centre: At most this many points per centre are drawn to fit; 0 takes all.
-        seed: Of the draw and the starting points.
+def run(job: Job) -> Outcome:
+    """Cluster one split's features, or those of a share of it, and score the other split.
 
     Raises:
-        UsageError: If there are fewer points than clusters.
+        CarpError: If the data do not fit the card; see `judge`.
     """
-    if len(features) < clusters:
-        raise UsageError(f"{clusters} clusters need as many rows or more, the bank has {len(features)}")
-    most = points_per_centre or len(features)
-    means = faiss.Kmeans(
-        features.shape[1],
-        clusters,
-        niter=iterations,
-        nredo=restarts,
-        spherical=spherical,
-        seed=seed,
-        max_points_per_centroid=most,
-        min_points_per_centroid=1,
+    card = job.card
+    assert isinstance(card, ClusterCard)
+    whole, share = job.images(card.bank_split), card.fit_share
+    part = None if share == 1 else _share_of(whole, share, seed=job.seed)
+    scored, queries = job.images(card.query_split), job.bank(card.query_split)
+    bank = job.bank(card.bank_split, images=part)
+    if bank.class_names != queries.class_names:
+        raise UsageError(
+            f"the splits {card.bank_split} and {card.query_split} of {job.dataset} have different classes: "
+            f"{len(bank.class_names)} and {len(queries.class_names)}"
+        )
+    asked = query_set.checked(job, QuerySet(queries, (), {}), whole if part is None else part, scored)
+    job.judged = asked.bank
+    bar = job.bar("k-means")
+    outcome = distributed.on_main(lambda: judge(card, bank, asked.bank, seed=job.seed, progress=bar))
+    outcome = replace(outcome, notes=outcome.notes + asked.notes, counts={**outcome.counts, **asked.counts})
+    if part is None:
+        return outcome
+    note = (
+        f"{len(part)} of {len(whole)} images of {card.bank_split} were clustered, {share:.0%} of each class"
     )
-    means.train(features.numpy())
-    return Clusters(np.asarray(means.centroids), spherical, min(len(features), most * clusters))
+    return replace(outcome, notes=(note, *outcome.notes))
 
 
-def assign(features: Float32[Tensor, "row dim"], clusters: Clusters) -> Int64[np.ndarray, " row"]:
-    """Return the cluster each point belongs to."""
-    metric = faiss.METRIC_INNER_PRODUCT if clusters.spherical else faiss.METRIC_L2
-    return faiss.knn(features.numpy(), clusters.centres, 1, metric=metric)[1][:, 0]
-
-
-def run(card: ClusterCard, bank: Bank, queries: Bank, seed: int) -> Outcome:
+def judge(
+    card: ClusterCard, bank: Bank, queries: Bank, *, seed: int, progress: Progress | None = None
+) -> Outcome:
     """Fit k-means on one bank, assign the images of another, and compare with their classes.
 
     Args:
         card: The protocol.
         bank: The images that are clustered; their labels play no part.
         queries: The images that are scored.
-        seed: Of k-means.
+        seed: Of k-means and the bootstrap.
+        progress: Is told of iterations done.
 
     Raises:
         UsageError: If there are fewer rows than clusters, or images to score lack labels.
@@ -97,29 +76,79 @@ def run(card: ClusterCard, bank: Bank, queries: Bank, seed: int) -> Outcome:
     points, scored = plain_rows(bank.shards()), plain_rows(queries.shards())
     if card.standardise:
         points, scored = standardise(points, scored)
-    clusters = fit(
-        points,
-        clusters=card.clusters or len(bank.class_names),
-        iterations=card.iterations,
-        restarts=card.restarts,
-        spherical=card.spherical,
-        points_per_centre=card.points_per_centre,
-        seed=seed,
-    )
-    assigned = assign(scored, clusters)
-    agreement = clustering.agreement(queries.labels.numpy(), assigned)
-    count = len(clusters.centres)
+    clusters = card.clusters or len(bank.class_names)
+    match card:
+        case LloydCard():
+            found = kmeans.fit(
+                points,
+                clusters=clusters,
+                iterations=card.iterations,
+                restarts=card.restarts,
+                spherical=card.spherical,
+                points_per_centre=card.points_per_centre,
+                seed=seed,
+                progress=progress,
+            )
+        case MiniBatchCard():
+            found = kmeans.fit_in_batches(
+                points,
+                clusters=clusters,
+                batch_size=card.batch_size,
+                max_epochs=card.max_epochs,
+                restarts=card.restarts,
+                seed=seed,
+                progress=progress,
+            )
+        case _:
+            raise AssertionError(f"no k-means of mode {card.mode}")
+    assigned = kmeans.assign(scored, found)
+    classes = queries.labels.numpy()
+    right = clustering.matched(classes, assigned)
     return Outcome(
-        scores=tuple(Score(metric=metric, value=value * 100) for metric, value in agreement.items()),
-        predictions={"cluster": assigned},
-        notes=tuple(_notes(clusters, rows=len(bank))),
-        counts={"clusters": count, "fitted": clusters.points, "clusters_met": len(np.unique(assigned))},
+        scores=_scores(classes, assigned, right, seed=seed),
+        predictions={"cluster": assigned, "matched": right},
+        notes=tuple(_notes(found, rows=len(bank), same=bank.fingerprint == queries.fingerprint)),
+        counts={
+            "clusters": clusters,
+            "fitted": found.points,
+            "clusters_met": len(np.unique(assigned)),
+            "iterations": found.iterations,
+        },
     )
 
 
-def _notes(clusters: Clusters, *, rows: int) -> list[str]:
+def _share_of(whole: Images, share: float, *, seed: int) -> Subset:
+    """Draw a share of each class; of images of which some have none, a share of all."""
+    if (whole.labels < 0).any():
+        count = max(1, round(len(whole) * share))
+        chosen = np.sort(draw(count, of=len(whole), seed=seed, what="clustered"))
+    else:
+        chosen = subsets.share_of_each_class(whole.labels, share, seed=seed)
+    return Subset(whole, chosen, split=f"{share:g} of {whole.split}")
+
+
+def _scores(
+    classes: Int64[np.ndarray, " image"],
+    assigned: Int64[np.ndarray, " image"],
+    right: Bool[np.ndarray, " image"],
+    *,
+    seed: int,
+) -> tuple[Score, ...]:
+    ends = clustering.intervals(classes, assigned, seed=seed)
+    # The match is not made anew for each drawn test set: a better one would only raise its accuracy.
+    ends["cluster_accuracy"] = bootstrap.mean_interval(right, seed=seed)
+    values = clustering.agreement(classes, assigned) | {"cluster_accuracy": float(right.mean())}
+    return tuple(
+        Score(metric=metric, value=value * 100, low=ends[metric].low * 100, high=ends[metric].high * 100)
+        for metric, value in values.items()
+    )
+
+
+def _notes(clusters: Clusters, *, rows: int, same: bool) -> list[str]:
     count = len(clusters.centres)
     notes: list[str] = []
+    if same:
+        notes.append("the images that were clustered are those that are scored")
     if clusters.points < rows:
         notes.append(f"k-means was fitted on {clusters.points} of {rows} images, drawn at random")
     if clusters.points < FEW_POINTS * count:

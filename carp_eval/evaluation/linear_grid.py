@@ -13,8 +13,10 @@ from torch import Tensor
 from carp_eval import seeds
 from carp_eval.errors import UsageError
 from carp_eval.evaluation.held_out import Judged
+from carp_eval.features.extraction import Progress
 
 JUDGED_VALUES = 2**23
+STEPS_TOLD = 10
 
 
 class Heads:
@@ -57,6 +59,7 @@ def train(
     batch_size: int,
     momentum: float,
     seed: int,
+    progress: Progress | None = None,
 ) -> Heads:
     """Train every pair from zero by SGD with momentum on the cross-entropy, all on the same batches.
 
@@ -74,6 +77,7 @@ def train(
         batch_size: Rows in a step.
         momentum: Of the velocity.
         seed: Of the order of rows.
+        progress: Is told of steps done, some at a time.
 
     Raises:
         UsageError: If there are fewer rows than a batch has.
@@ -105,6 +109,9 @@ def train(
             _move(weights, velocity, rate=rate, decay=decay, fall=fall)
             bias_velocity.mul_(momentum).add_(slope.sum(dim=0), alpha=1 / batch_size)
             _move(biases, bias_velocity, rate=rate, decay=decay, fall=fall)
+            done = epoch * steps + step + 1
+            if progress is not None and (done % STEPS_TOLD == 0 or done == epochs * steps):
+                progress(done, epochs * steps)
     return Heads(weights, biases, num_classes)
 
 

@@ -1,0 +1,171 @@
+"""k-means: FAISS's, one iteration at a time, or scikit-learn's on small batches; always on the processor.
+
+On GPUs FAISS's is known to collapse (facebookresearch/faiss#3818).
+"""
+
+from typing import NamedTuple
+
+import faiss
+import numpy as np
+from jaxtyping import Float32, Int32, Int64
+from sklearn.cluster import MiniBatchKMeans
+from torch import Tensor
+
+from carp_eval.errors import UsageError
+from carp_eval.features.extraction import Progress
+
+# How FAISS sets the seeds of its restarts apart.
+BETWEEN_RESTARTS = 15_486_557
+# scikit-learn's seeds have 32 bits.
+SEEDS = 2**32
+
+
+class Clusters(NamedTuple):
+    """What k-means found.
+
+    Attributes:
+        centres: The clusters' centres; of unit length where k-means is spherical.
+        spherical: Whether a point belongs to the centre of the largest inner product, not of the smallest distance.
+        points: How many points were fitted.
+        iterations: How many it took, of all restarts together.
+    """
+
+    centres: Float32[np.ndarray, "cluster dim"]
+    spherical: bool
+    points: int
+    iterations: int
+
+
+def fit(
+    features: Float32[Tensor, "row dim"],
+    *,
+    clusters: int,
+    iterations: int,
+    restarts: int,
+    spherical: bool,
+    points_per_centre: int,
+    seed: int,
+    progress: Progress | None = None,
+) -> Clusters:
+    """Run Lloyd's k-means with FAISS.
+
+    FAISS draws, starts and restarts are those of one call of `faiss.Kmeans`. It is asked for one iteration at a time,
+    which costs nothing that could be measured, shows how far it is, and lets a run end that has come to rest: from
+    centres that an iteration does not move, all others would give the same.
+
+    Args:
+        features: The points.
+        clusters: How many centres.
+        iterations: Of each run, at most.
+        restarts: Runs from other starting points, of which the one with the best objective is kept.
+        spherical: Whether centres are scaled to unit length after each iteration.
+        points_per_centre: At most this many points per centre are drawn to fit; 0 takes all.
+        seed: Of the draw and the starting points.
+        progress: Is told of iterations done.
+
+    Raises:
+        UsageError: If there are fewer points than clusters.
+    """
+    _check(features, clusters)
+    points = features.numpy()
+    most = points_per_centre * clusters or len(points)
+    if len(points) > most:
+        points = points[_shuffled(len(points), seed)[:most]]
+    means = faiss.Kmeans(
+        points.shape[1],
+        clusters,
+        niter=1,
+        spherical=spherical,
+        max_points_per_centroid=len(points),
+        min_points_per_centroid=1,
+        # Features were checked as they were read; to check at each iteration would take a tenth of its time.
+        check_input_data_for_NaNs=False,
+    )
+    best, best_objective, taken = np.empty((0, 0), dtype=np.float32), -np.inf, 0
+    for restart in range(restarts):
+        centres = points[starting_rows(len(points), clusters=clusters, restart=restart, seed=seed)]
+        objective = -np.inf
+        for done in range(iterations):
+            before = centres
+            total = means.train(points, init_centroids=centres)
+            centres, objective = np.array(means.centroids), float(total if spherical else -total)
+            taken += 1
+            if progress is not None:
+                progress(restart * iterations + done + 1, restarts * iterations)
+            if np.array_equal(centres, before):
+                break
+        if objective > best_objective:
+            best, best_objective = centres, objective
+    if progress is not None:
+        progress(restarts * iterations, restarts * iterations)
+    return Clusters(best, spherical, len(points), taken)
+
+
+def starting_rows(count: int, *, clusters: int, restart: int, seed: int) -> Int32[np.ndarray, " cluster"]:
+    """Return the rows that are the first centres of a restart: those that FAISS draws.
+
+    Args:
+        count: How many points are fitted.
+        clusters: How many centres.
+        restart: Number of the restart.
+        seed: As given to `fit`.
+    """
+    return _shuffled(count, seed + 1 + restart * BETWEEN_RESTARTS)[:clusters]
+
+
+def fit_in_batches(
+    features: Float32[Tensor, "row dim"],
+    *,
+    clusters: int,
+    batch_size: int,
+    max_epochs: int,
+    restarts: int,
+    seed: int,
+    progress: Progress | None = None,
+) -> Clusters:
+    """Run scikit-learn's k-means on small batches.
+
+    Args:
+        features: The points.
+        clusters: How many centres.
+        batch_size: Points in a step.
+        max_epochs: Passes over the points at most.
+        restarts: Starts by k-means++ that are tried, of which the best is run.
+        seed: Of starts and batches.
+        progress: Is told when it begins and ends; in between, scikit-learn tells nothing.
+
+    Raises:
+        UsageError: If there are fewer points than clusters.
+    """
+    _check(features, clusters)
+    if progress is not None:
+        progress(0, 1)
+    means = MiniBatchKMeans(
+        clusters,
+        batch_size=batch_size,
+        max_iter=max_epochs,
+        n_init=restarts,  # pyright: ignore[reportArgumentType]
+        compute_labels=False,
+        random_state=seed % SEEDS,
+    ).fit(features.numpy())
+    if progress is not None:
+        progress(1, 1)
+    centres = np.asarray(means.cluster_centers_, dtype=np.float32)
+    return Clusters(centres, False, len(features), int(means.n_steps_))
+
+
+def assign(features: Float32[Tensor, "row dim"], clusters: Clusters) -> Int64[np.ndarray, " row"]:
+    """Return the cluster each point belongs to."""
+    metric = faiss.METRIC_INNER_PRODUCT if clusters.spherical else faiss.METRIC_L2
+    return faiss.knn(features.numpy(), clusters.centres, 1, metric=metric)[1][:, 0]
+
+
+def _shuffled(count: int, seed: int) -> Int32[np.ndarray, " row"]:
+    order = np.empty(count, dtype=np.int32)
+    faiss.rand_perm(faiss.swig_ptr(order), count, seed)  # pyright: ignore[reportAttributeAccessIssue]
+    return order
+
+
+def _check(features: Tensor, clusters: int) -> None:
+    if len(features) < clusters:
+        raise UsageError(f"{clusters} clusters need as many rows or more, the bank has {len(features)}")
