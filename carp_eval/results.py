@@ -58,7 +58,7 @@ class Score(Frozen):
 
     Attributes:
         metric: What it measures: `top1`, `nmi`.
-        value: In percent, where the metric is a share; `rankme` and `uniformity` are numbers of their own.
+        value: In percent, where the metric is a share; `rankme`, `uniformity` and `alignment` are numbers of their own.
         low: Lower end of the 95 % bootstrap interval over test images; None where there is none.
         high: Upper end.
         settings: What tells it from other numbers of the same metric: `{"k": 20}`.
@@ -77,6 +77,8 @@ class Result(Frozen):
     """All that is worth knowing of one evaluation; immutable once written.
 
     Attributes:
+        query_dataset: The data set whose images were scored; mostly the same.
+        dropped_leaks: Whether scored images that are near-duplicates of images to learn from were left out.
         data: The hash of each split that was opened, by its name.
         banks: The fingerprint of each bank that was used, by its split.
     """
@@ -91,8 +93,10 @@ class Result(Frozen):
     layer: str
     weights_sha256: str
     dataset: str
+    query_dataset: str
     bank_split: str
     query_split: str
+    dropped_leaks: bool = False
     data: dict[str, str]
     banks: dict[str, str]
     preprocessing: dict[str, Any]
@@ -211,7 +215,8 @@ def save(result: Result, folder: Path, *, predictions: Mapping[str, Any]) -> Pat
         StorageError: If the disk is full, read-only or closed to us.
     """
     stamp = result.finished.replace(":", "").replace("-", "").partition("+")[0]
-    dataset = "".join(c if c.isalnum() or c in "-_." else "-" for c in result.dataset).strip("-.")[-60:]
+    scored = result.query_dataset
+    dataset = "".join(c if c.isalnum() or c in "-_." else "-" for c in scored).strip("-.")[-60:]
     stem = f"{result.protocol}@{result.variant}-{dataset}-{stamp}"
     number, name = 2, stem
     while (folder / f"{name}.json").exists():

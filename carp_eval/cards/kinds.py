@@ -3,20 +3,25 @@
 from collections.abc import Callable
 from typing import Any
 
-from carp_eval.cards import linear
-from carp_eval.cards.cluster import ClusterCard
+from carp_eval.cards import cluster, copydays, fewshot, linear, retrieval
+from carp_eval.cards.finetune import FinetuneCard
 from carp_eval.cards.knn import KnnCard
 from carp_eval.cards.labelfree import LabelFreeCard
 from carp_eval.cards.protocol import ProtocolCard
-from carp_eval.cards.retrieval import RetrievalCard
+from carp_eval.cards.voc07 import Voc07Card
 
 # A kind whose variants have different keys chooses the class by the card's content.
 KINDS: dict[str, Callable[[dict[str, Any]], type[ProtocolCard]]] = {
     "knn": lambda _: KnnCard,
-    "cluster": lambda _: ClusterCard,
+    "cluster": cluster.card_type,
+    "copydays": copydays.card_type,
+    "fewshot": fewshot.card_type,
+    "finetune": lambda _: FinetuneCard,
     "labelfree": lambda _: LabelFreeCard,
     "linear": linear.card_type,
-    "retrieval": lambda _: RetrievalCard,
+    "retrieval": retrieval.card_type,
+    "semisup": lambda _: FinetuneCard,
+    "voc07": lambda _: Voc07Card,
 }
 
 

@@ -13,10 +13,12 @@ class KnnCard(ProtocolCard):
     Attributes:
         k: Numbers of neighbours; all come from one search.
         temperature: Softness of the vote, tau.
+        temperatures: Several of them instead, each of which is tried with each k.
         normalise: Whether features are scaled to unit length, so that similarity is the cosine.
     """
 
     kind: Literal["knn"]  # pyright: ignore[reportIncompatibleVariableOverride]
     k: Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
     temperature: PositiveFloat
+    temperatures: tuple[PositiveFloat, ...] = ()
     normalise: bool = True

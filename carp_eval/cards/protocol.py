@@ -36,8 +36,8 @@ class ProtocolCard(Card):
         variant: The name that tells it from protocols of the same kind.
         preprocessing: How images become the model's input.
         layer: Which output of the model is judged.
-        bank_split: The labelled images that are learnt from.
-        query_split: The images that are scored.
+        bank_split: The labelled images that are learnt from; left out, those that the field uses for the data set.
+        query_split: The images that are scored; likewise.
     """
 
     kind: str
@@ -46,3 +46,11 @@ class ProtocolCard(Card):
     layer: Literal["pool", "projection"] = "pool"
     bank_split: str = "train"
     query_split: str = "test"
+
+    def leaves_open(self, split: str) -> bool:
+        """Tell whether the card leaves `bank_split` or `query_split` to the data set.
+
+        Kinds of protocol that are for one data set have splits of their own, and do not.
+        """
+        own = type(self).model_fields[split].default != ProtocolCard.model_fields[split].default
+        return not own and split not in self.model_fields_set

@@ -2,9 +2,11 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
+
+from carp_eval.errors import UsageError
 
 
 class BranchChoice(StrEnum):
@@ -71,3 +73,29 @@ Output = Annotated[
 ]
 Dtype = Annotated[DtypeChoice, typer.Option("--dtype", help="How the bank stores features.")]
 Seed = Annotated[int, typer.Option("--seed", help="Of whatever the protocol draws.")]
+Queries = Annotated[
+    str | None,
+    typer.Option(
+        "--queries",
+        metavar="DATASET",
+        help="Score the images of this data set instead, such as imagenet-r; its classes are found by name.",
+    ),
+]
+LeakCheck = Annotated[
+    bool,
+    typer.Option(
+        "--leak-check/--no-leak-check", help="Count scored images that nearly are images to learn from."
+    ),
+]
+DropLeaks = Annotated[bool, typer.Option("--drop-leaks", help="Leave such images out of the scores.")]
+
+
+def leaks(*, check: bool, drop: bool) -> Literal["count", "drop", "ignore"]:
+    """Return what two options say together of near-duplicates.
+
+    Raises:
+        UsageError: If they are to be left out without being looked for.
+    """
+    if drop and not check:
+        raise UsageError("--drop-leaks needs the leak check: leave --no-leak-check out")
+    return "drop" if drop else "count" if check else "ignore"

@@ -1,5 +1,6 @@
 """Progress bars on standard error: how much is done, rate, time left."""
 
+import os
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
@@ -26,6 +27,8 @@ def bars() -> Generator[Callable[[str], Callable[[int, int], None]]]:
         TextColumn("ETA"),
         TimeRemainingColumn(),
         console=Console(stderr=True),
+        # torchrun numbers its processes; those after the first have the same to tell.
+        disable=os.environ.get("RANK", "0") != "0",
     )
 
     def of_work(name: str) -> Callable[[int, int], None]:

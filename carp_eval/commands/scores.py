@@ -1,6 +1,7 @@
 """How a result looks in the terminal."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -18,24 +19,13 @@ def show(result: Result, path: Path, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps({"file": str(path), **result.model_dump(mode="json")}, indent=2))
         return
-    table = Table(
-        "score",
-        "value",
-        "95 % interval",
-        "published",
-        "delta",
-        title=escape(f"{result.protocol}@{result.variant}: {result.model} on {result.dataset}"),
-    )
-    for score in result.scores:
-        interval = "" if score.low is None or score.high is None else f"{score.low:.2f} to {score.high:.2f}"
-        table.add_row(
-            _name(score),
-            f"{score.value:.2f}",
-            interval,
-            "\n".join(escape(_published(known)) for known in score.published),
-            "\n".join(f"{known.delta:+.2f}" for known in score.published),
-        )
-    Console().print(table)
+    scored = result.query_dataset
+    data = scored if scored == result.dataset else f"{scored}, learnt from {result.dataset}"
+    title = f"{result.protocol}@{result.variant}: {result.model} on {data}"
+    if is_surface(result.scores):
+        _show_surface(result.scores, title=title)
+    else:
+        _show_table(result.scores, title=title)
     counts = ", ".join(f"{number:,} {name}" for name, number in result.counts.items())
     tables.say(f"{counts}; {result.branch or 'single'} network, layer {result.layer}; {result.seconds:.1f} s")
     for note in result.notes:
@@ -52,11 +42,60 @@ def show_plan(card: ProtocolCard, model: Model, *, dataset: str | None, as_json:
     )
 
 
-def _name(score: Score) -> str:
-    settings = ", ".join(f"{key} = {value}" for key, value in score.settings.items())
+def is_surface(scores: Sequence[Score]) -> bool:
+    """Tell whether scores are those of several numbers of neighbours at several temperatures."""
+    return bool(scores) and all(score.settings.keys() == {"k", "temperature"} for score in scores)
+
+
+def name(score: Score) -> str:
+    """Return what a score is called: its metric, and its settings behind it."""
+    settings = ", ".join(f"{key} = {_value(value)}" for key, value in score.settings.items())
     return f"{score.metric} ({settings})" if settings else score.metric
 
 
-def _published(known: Published) -> str:
+def interval(score: Score) -> str:
+    """Return a score's interval in words; empty where it has none."""
+    return "" if score.low is None or score.high is None else f"{score.low:.2f} to {score.high:.2f}"
+
+
+def published(known: Published) -> str:
+    """Return a published number, its source, and the variant where that is another one."""
     variant = "" if known.same_variant else f", {known.variant or 'variant not told'}"
     return f"{known.value:.1f} ({known.document}, {known.table}{variant})"
+
+
+def _show_table(scores: Sequence[Score], *, title: str) -> None:
+    table = Table("score", "value", "95 % interval", "published", "delta", title=escape(title))
+    for score in scores:
+        table.add_row(
+            name(score),
+            f"{score.value:.2f}",
+            interval(score),
+            "\n".join(escape(published(known)) for known in score.published),
+            "\n".join(f"{known.delta:+.2f}" for known in score.published),
+        )
+    Console().print(table)
+
+
+def _show_surface(scores: Sequence[Score], *, title: str) -> None:
+    """Print top-1 as a grid, a row for each number of neighbours, the best in bold; the record has the rest."""
+    top1 = {
+        (score.settings["k"], score.settings["temperature"]): score
+        for score in scores
+        if score.metric == "top1"
+    }
+    best = max(score.value for score in top1.values())
+    temperatures = list(dict.fromkeys(temperature for _, temperature in top1))
+    table = Table("k", title=escape(f"{title}, top-1 by k and temperature"))
+    for temperature in temperatures:
+        table.add_column(f"T = {_value(temperature)}", justify="right")
+    for k in dict.fromkeys(k for k, _ in top1):
+        values = (top1[k, temperature].value for temperature in temperatures)
+        table.add_row(
+            str(k), *(f"[bold]{value:.2f}[/]" if value == best else f"{value:.2f}" for value in values)
+        )
+    Console().print(table)
+
+
+def _value(value: str | int | float) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -20,6 +21,12 @@ from carp_eval.features.bank import Bank, Dtype
 from carp_eval.features.extraction import Progress, extract, fingerprint_of
 from carp_eval.features.forward import choose_device
 from carp_eval.models.model import Model
+
+# Makes what is to be told how much of a named piece of work is done, and of how much.
+Bar = Callable[[str], Progress]
+
+# What is done with scored images that are near-duplicates of images to learn from.
+Leaks = Literal["count", "drop", "ignore"]
 
 
 @dataclass(frozen=True)
@@ -44,10 +51,15 @@ class Settings:
     dtype: Dtype = "float16"
     skip_bad: bool = False
     bank_home: Path | None = None
-    progress: Callable[[str], Progress] | None = None
+    progress: Bar | None = None
 
 
 DEFAULTS = Settings()
+
+
+def no_bar(what: str) -> Progress:  # noqa: ARG001 - as a bar is called
+    """Return what is told of work and shows nothing."""
+    return lambda _done, _total: None
 
 
 class Job:
@@ -59,6 +71,9 @@ class Job:
         dataset: The data set, as it was spelled.
         settings: Where and how to run.
         seed: Of whatever the protocol draws.
+        queries: The data set whose images are scored, where it is another one; None elsewhere.
+        leaks: What is done with near-duplicates.
+        judged: The rows that were scored, where those are not the whole bank of the queries.
         opened: The splits that were opened, by the name they were asked for.
         banks: The banks that were used, likewise.
     """
@@ -71,13 +86,19 @@ class Job:
         *,
         settings: Settings = DEFAULTS,
         seed: int = 0,
+        queries: str | None = None,
+        leaks: Leaks = "count",
     ) -> None:
         self.card = card
         self.model = model
         self.dataset = dataset
         self.settings = settings
         self.seed = seed
+        self.queries = queries
+        self.leaks: Leaks = leaks
+        self.judged: Bank | None = None
         self.opened: dict[str, Images] = {}
+        self._whole: dict[str, Images] = {}
         self.banks: dict[str, Bank] = {}
         self._unfinished: Unfinished | None = None
 
@@ -88,8 +109,30 @@ class Job:
             DataError: If it is not there or is broken.
         """
         if split not in self.opened:
-            self.opened[split] = opening.open_images(self.dataset, split, data_root=self.settings.data_root)
+            images = opening.open_images(self.dataset, split, data_root=self.settings.data_root)
+            self.opened[split] = self._whole[split] = images
         return self.opened[split]
+
+    @property
+    def query_name(self) -> str:
+        """The name under which the scored images stand in the record."""
+        split = self.card.query_split
+        return split if self.queries is None else f"{self.queries} {split}"
+
+    @property
+    def query_images(self) -> Images:
+        """The images that are scored.
+
+        Raises:
+            DataError: If they are not there or are broken.
+        """
+        if self.queries is None:
+            return self.images(self.card.query_split)
+        if self.query_name not in self.opened:
+            root = self.settings.data_root
+            images = opening.open_images(self.queries, self.card.query_split, data_root=root)
+            self.opened[self.query_name] = images
+        return self.opened[self.query_name]
 
     def bank(
         self,
@@ -144,9 +187,7 @@ class Job:
 
     def bar(self, what: str) -> Progress:
         """Return what is to be told how much of something is done, and of how much; it shows once it is told."""
-        if self.settings.progress is None:
-            return lambda _done, _total: None
-        return self.settings.progress(what)
+        return (self.settings.progress or no_bar)(what)
 
     def unfinished(self) -> Unfinished:
         """Return where a long run keeps what stopping it would lose.
@@ -165,5 +206,6 @@ class Job:
 
     @property
     def manifests(self) -> dict[str, str]:
-        """The hash of each split that was opened, by its name."""
-        return {split: self.opened[split].manifest_sha256 for split in sorted(self.opened)}
+        """The hash of each split that was opened, by its name; of the whole split, where a part of it is banked."""
+        opened = self.opened | self._whole
+        return {split: opened[split].manifest_sha256 for split in sorted(opened)}

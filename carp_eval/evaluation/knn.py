@@ -5,20 +5,39 @@ the temperature (Wu et al., CVPR 2018, section 3.4).
 """
 
 from collections.abc import Iterable, Sequence
+from itertools import product
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float, Float32, Int, Int64
 from torch import Tensor
 
 from carp_eval.cards.knn import KnnCard
 from carp_eval.errors import UsageError
+from carp_eval.evaluation import classified
+from carp_eval.evaluation.answers import Answers, rank_among
+from carp_eval.evaluation.job import Bar, no_bar
 from carp_eval.evaluation.outcome import Outcome
 from carp_eval.features.bank import Bank
+from carp_eval.features.extraction import Progress
 from carp_eval.features.rows import plain_rows, unit_rows
 from carp_eval.features.search import CHUNK, search
-from carp_eval.metrics import accuracy, bootstrap
-from carp_eval.metrics.accuracy import PLACES, rank_classes
-from carp_eval.results import Score
+from carp_eval.metrics.accuracy import PLACES
+from carp_eval.results import Score, Setting
+
+
+class Surface(NamedTuple):
+    """What is named for several numbers of neighbours and several temperatures.
+
+    Attributes:
+        rankings: For each number and temperature the classes in order, the likeliest first: five, but no more than
+            there are classes or voters.
+        silent: For each number, the queries none of whose neighbours is of a class that may be named.
+    """
+
+    rankings: dict[tuple[int, float], Int64[Tensor, "_ _"]]
+    silent: dict[int, int]
 
 
 def vote(
@@ -60,46 +79,77 @@ def classify(
     temperature: float = 0.07,
     chunk: int = CHUNK,
     exclude_self: bool = False,
-) -> dict[int, Int64[Tensor, "query place"]]:
-    """Name each query's likeliest classes, for several numbers of neighbours from one search.
+) -> dict[int, Int64[Tensor, "query _"]]:
+    """Name each query's likeliest classes at one temperature, for each number of neighbours (see `surface`)."""
+    found = surface(
+        bank,
+        labels,
+        queries,
+        k=k,
+        temperatures=(temperature,),
+        num_classes=num_classes,
+        chunk=chunk,
+        exclude_self=exclude_self,
+    )
+    return {number: ranking for (number, _), ranking in found.rankings.items()}
+
+
+def surface(
+    bank: Float32[Tensor, "row dim"],
+    labels: Int64[Tensor, " row"],
+    queries: Float32[Tensor, "query dim"],
+    *,
+    k: Iterable[int],
+    temperatures: Iterable[float],
+    num_classes: int,
+    candidates: Int64[Tensor, " candidate"] | None = None,
+    chunk: int = CHUNK,
+    exclude_self: bool = False,
+    progress: Progress | None = None,
+) -> Surface:
+    """Name each query's likeliest classes, for several numbers of neighbours and temperatures from one search.
 
     Args:
         bank: The features that vote.
         labels: Their classes.
         queries: The features to classify.
         k: Numbers of neighbours.
+        temperatures: How soft the vote is.
         num_classes: Classes in the protocol.
-        temperature: Softness of the vote.
+        candidates: Classes that may be named, ascending: votes for others are lost. None for all.
         chunk: Queries in one pass over the bank; moves no result.
         exclude_self: Whether query i is row i of the bank, and has no vote for itself.
-
-    Returns:
-        For each k the classes in order, the likeliest first: five, but no more than there are classes or voters.
+        progress: Is told of queries done, and of how many.
 
     Raises:
-        UsageError: If there are fewer than k rows, or one has no label.
+        UsageError: If there are fewer than k rows, one has no label, or a temperature is not positive.
         BankError: If a feature is not finite.
     """
-    numbers = sorted(set(k))
+    numbers, softness = sorted(set(k)), sorted(set(temperatures))
     unlabelled = int((labels < 0).sum())
     if unlabelled:
         raise UsageError(f"{unlabelled} of {len(labels)} rows of the bank have no label, and so no vote")
-    near = search(bank, queries, k=numbers[-1], chunk=chunk, exclude_self=exclude_self)
-    found: dict[int, list[Tensor]] = {number: [] for number in numbers}
+    near = search(bank, queries, k=numbers[-1], chunk=chunk, exclude_self=exclude_self, progress=progress)
+    found: dict[tuple[int, float], list[Tensor]] = {pair: [] for pair in product(numbers, softness)}
+    silent = dict.fromkeys(numbers, 0)
     for similarities, indices in zip(near.similarities.split(CHUNK), near.indices.split(CHUNK), strict=True):
         classes = labels[indices]
-        for number in numbers:
+        for number, temperature in found:
             votes = vote(
                 similarities[:, :number],
                 classes[:, :number],
                 num_classes=num_classes,
                 temperature=temperature,
             )
-            found[number].append(rank_classes(votes, places=min(PLACES, num_classes, number)))
-    return {number: torch.cat(parts) for number, parts in found.items()}
+            found[number, temperature].append(rank_among(votes, candidates, places=min(PLACES, number)))
+        if candidates is not None:
+            heard = torch.isin(classes, candidates).int().cumsum(dim=1) > 0
+            for number in numbers:
+                silent[number] += int((~heard[:, number - 1]).sum())
+    return Surface({pair: torch.cat(parts) for pair, parts in found.items()}, silent)
 
 
-def run(card: KnnCard, bank: Bank, queries: Bank, seed: int) -> Outcome:
+def run(card: KnnCard, bank: Bank, queries: Bank, seed: int, *, bar: Bar = no_bar) -> Outcome:
     """Classify the images of one bank by those of another.
 
     Args:
@@ -107,6 +157,7 @@ def run(card: KnnCard, bank: Bank, queries: Bank, seed: int) -> Outcome:
         bank: Labelled images that vote.
         queries: Images to classify; where they are the bank itself, no image votes for itself.
         seed: Of the bootstrap.
+        bar: Is told of queries done.
 
     Raises:
         UsageError: If the bank has fewer rows than the largest k, or images lack labels.
@@ -115,47 +166,52 @@ def run(card: KnnCard, bank: Bank, queries: Bank, seed: int) -> Outcome:
     bank.check_comparable(queries)
     same = bank.fingerprint == queries.fingerprint
     rows = unit_rows if card.normalise else plain_rows
-    num_classes = len(bank.class_names)
-    ranking = classify(
+    answers = Answers.to(queries)
+    found = surface(
         rows(bank.shards()),
         bank.labels,
         rows(queries.shards()),
         k=card.k,
-        num_classes=num_classes,
-        temperature=card.temperature,
+        temperatures=card.temperatures or (card.temperature,),
+        num_classes=len(bank.class_names),
+        candidates=answers.candidates,
         exclude_self=same,
+        progress=bar("neighbours"),
     )
-    labels = queries.labels.numpy()
     scores: list[Score] = []
-    predictions: dict[str, object] = {}
-    for k, named in ranking.items():
-        classes = named.numpy()
-        predicted = classes[:, 0]
-        predictions[f"predicted_k{k}"] = predicted
-        for metric, among in (("top1", 1), ("top5", PLACES)):
-            right = accuracy.hits(classes, labels, among=among)
-            low, high = bootstrap.mean_interval(right, seed=seed)
-            scores.append(_score(metric, right.mean(), k, low=low * 100, high=high * 100))
-        predictions[f"in_top5_k{k}"] = right
-        mean = accuracy.mean_per_class(predicted, labels, num_classes=num_classes)
-        scores.append(_score("mean_per_class", mean, k))
+    predictions: dict[str, np.ndarray] = {}
+    for (k, temperature), ranking in found.rankings.items():
+        # Published numbers are told by k alone.
+        settings: dict[str, Setting] = {"k": k}
+        suffix = f"_k{k}"
+        if len(card.temperatures) > 1:
+            settings["temperature"] = temperature
+            suffix += f"_t{temperature:g}"
+        named = ranking.numpy()
+        scores += answers.scores(named, settings=settings, seed=seed)
+        predictions |= answers.columns(named, suffix=suffix)
     return Outcome(
-        scores=tuple(scores), predictions=predictions, notes=tuple(_notes(card.k, num_classes, same=same))
+        scores=tuple(scores),
+        predictions=predictions,
+        notes=tuple(answers.notes() + _notes(card, found, answers.of(bank.class_names), same=same)),
     )
 
 
-def _score(
-    metric: str, share: float, k: int, *, low: float | None = None, high: float | None = None
-) -> Score:
-    return Score(metric=metric, value=float(share) * 100, low=low, high=high, settings={"k": k})
-
-
-def _notes(k: Sequence[int], num_classes: int, *, same: bool) -> list[str]:
+def _notes(card: KnnCard, found: Surface, names: Sequence[str], *, same: bool) -> list[str]:
     notes: list[str] = []
     if same:
         notes.append("bank and queries are the same images: no image voted for itself")
-    if num_classes <= PLACES:
-        notes.append(f"top-5 says nothing with {num_classes} classes")
-    if min(k) < PLACES:
+    notes += classified.notes(names, same_images=False)
+    if min(card.k) < PLACES:
         notes.append(f"below k = {PLACES}, top-5 looks at no more classes than there are neighbours")
+    if len(found.rankings) > len(card.k):
+        notes.append(
+            f"the best of {len(found.rankings)} pairs of k and temperature is chosen on the scored images: "
+            "quote a pair that was fixed before"
+        )
+    silent = "; ".join(f"{count} at k = {k}" for k, count in found.silent.items() if count)
+    if silent:
+        notes.append(
+            f"queries without a neighbour of a class that may be named, and so given the first of them: {silent}"
+        )
     return notes

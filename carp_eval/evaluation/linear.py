@@ -1,7 +1,7 @@
 """Linear probes on the bank: a grid of learning rates and weight decays, or logistic regression over C."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from itertools import product
 from typing import NamedTuple
 
@@ -13,18 +13,19 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from carp_eval.cards.linear import CachedLinearCard, LinearCard, LogregCard
-from carp_eval.errors import UsageError
-from carp_eval.evaluation import held_out, linear_grid
+from carp_eval.evaluation import classified, held_out, linear_grid
+from carp_eval.evaluation.answers import Answers
 from carp_eval.evaluation.held_out import Judged, Parts
+from carp_eval.evaluation.job import Bar, no_bar
 from carp_eval.evaluation.outcome import Outcome
 from carp_eval.features.bank import Bank
 from carp_eval.features.rows import plain_rows, standardise, unit_rows
-from carp_eval.metrics import accuracy, bootstrap
-from carp_eval.metrics.accuracy import PLACES, rank_classes
-from carp_eval.metrics.bootstrap import Interval
-from carp_eval.results import Score, Setting
+from carp_eval.results import Setting
 
 CHUNK = 4096
+
+# Names each query's likeliest classes by their logits.
+Rank = Callable[[Float[Tensor, "query class"]], Int64[Tensor, "query place"]]
 
 
 class Probe(NamedTuple):
@@ -43,7 +44,7 @@ class Probe(NamedTuple):
     candidates: int
 
 
-def run(card: LinearCard, bank: Bank, queries: Bank, seed: int) -> Outcome:
+def run(card: LinearCard, bank: Bank, queries: Bank, seed: int, *, bar: Bar = no_bar) -> Outcome:
     """Train linear classifiers on one bank, choose one on a held-out part of it, and classify another.
 
     Args:
@@ -51,6 +52,7 @@ def run(card: LinearCard, bank: Bank, queries: Bank, seed: int) -> Outcome:
         bank: Labelled images to train on.
         queries: Images to classify.
         seed: Of the held-out part, the order of rows, and the bootstrap.
+        bar: Is told of steps and fits done.
 
     Raises:
         UsageError: If there are fewer than two classes, two rows of a class or a batch of rows, images lack labels,
@@ -58,27 +60,32 @@ def run(card: LinearCard, bank: Bank, queries: Bank, seed: int) -> Outcome:
         BankError: If the banks are of different models or settings, or a feature is not finite.
     """
     bank.check_comparable(queries)
-    unlabelled = int((queries.labels < 0).sum())
-    if unlabelled:
-        raise UsageError(
-            f"{unlabelled} of {len(queries)} images have no label: only labelled images can be scored"
-        )
+    answers = Answers.to(queries)
     parts = held_out.split(bank.labels, share=card.held_out, class_names=bank.class_names, seed=seed)
     features, asked = _scaled(card, bank, queries)
     num_classes = len(bank.class_names)
     match card:
         case CachedLinearCard():
-            probe = _grid(card, features, bank.labels, parts, asked, num_classes=num_classes, seed=seed)
+            probe = _grid(
+                card,
+                features,
+                bank.labels,
+                parts,
+                asked,
+                answers.rank,
+                num_classes=num_classes,
+                seed=seed,
+                bar=bar,
+            )
         case LogregCard():
-            probe = _logreg(card, features, bank.labels, parts, asked)
+            probe = _logreg(card, features, bank.labels, parts, asked, answers.rank, bar)
         case _:
             raise AssertionError(f"no probe of mode {card.mode}")
-    ranking, labels = probe.ranking.numpy(), queries.labels.numpy()
-    top5 = accuracy.hits(ranking, labels, among=PLACES)
+    ranking = probe.ranking.numpy()
     return Outcome(
-        scores=_scores(ranking, labels, num_classes=num_classes, settings=probe.settings, seed=seed),
-        predictions={"predicted": ranking[:, 0], "in_top5": top5},
-        notes=tuple(probe.notes + _notes(card, bank, queries)),
+        scores=answers.scores(ranking, settings=probe.settings, seed=seed),
+        predictions=answers.columns(ranking),
+        notes=tuple(probe.notes + answers.notes() + _notes(card, bank, queries, answers)),
         counts={
             "trained": len(bank) if card.refit else len(parts.fitted),
             "held_out": len(parts.held_out),
@@ -101,9 +108,11 @@ def _grid(
     labels: Tensor,
     parts: Parts,
     asked: Tensor,
+    rank: Rank,
     *,
     num_classes: int,
     seed: int,
+    bar: Bar,
 ) -> Probe:
     def train(rows: Tensor, pairs: Sequence[tuple[float, float]]) -> linear_grid.Heads:
         rates, decays = torch.tensor(pairs, dtype=torch.float64).unbind(dim=1)
@@ -118,6 +127,7 @@ def _grid(
             batch_size=card.batch_size,
             momentum=card.momentum,
             seed=seed,
+            progress=bar(f"linear heads ({len(pairs)})"),
         )
 
     pairs = list(product(card.learning_rates, card.weight_decays))
@@ -125,7 +135,7 @@ def _grid(
     judged = linear_grid.judge(heads, features, labels, parts.held_out)
     chosen = held_out.best(judged)
     heads = train(torch.arange(len(features)), [pairs[chosen]]) if card.refit else heads.alone(chosen)
-    ranking = [_ranking(heads.logits(part)[:, :, 0]) for part in asked.split(CHUNK)]
+    ranking = [rank(heads.logits(part)[:, :, 0]) for part in asked.split(CHUNK)]
     rate, decay = pairs[chosen]
     notes = [
         f"learning rate {rate:g} and weight decay {decay:g} were best of {len(pairs)} pairs on held-out train: "
@@ -142,7 +152,9 @@ def _grid(
     return Probe(torch.cat(ranking), {"learning_rate": rate, "weight_decay": decay}, notes, len(pairs))
 
 
-def _logreg(card: LogregCard, features: Tensor, labels: Tensor, parts: Parts, asked: Tensor) -> Probe:
+def _logreg(
+    card: LogregCard, features: Tensor, labels: Tensor, parts: Parts, asked: Tensor, rank: Rank, bar: Bar
+) -> Probe:
     exact = features.numpy().astype(card.dtype, copy=False)
     fitted, held = exact[parts.fitted], exact[parts.held_out]
     fitted_labels, held_labels = labels[parts.fitted].numpy(), labels[parts.held_out]
@@ -152,11 +164,13 @@ def _logreg(card: LogregCard, features: Tensor, labels: Tensor, parts: Parts, as
     unfinished: list[float] = []
     top1: list[float] = []
     loss: list[float] = []
-    for value in values:
+    tell = bar("values of C")
+    for number, value in enumerate(values, start=1):
         _fit(model.set_params(C=value), fitted, fitted_labels, unfinished)
         logits = _logits(model, held)
         top1.append((logits.argmax(dim=1) == held_labels).double().mean().item())
         loss.append(torch.nn.functional.cross_entropy(logits.double(), held_labels).item())
+        tell(number, len(values))
     judged = Judged(torch.tensor(top1), torch.tensor(loss))
     chosen = held_out.best(judged)
     if card.refit or chosen < len(values) - 1:
@@ -164,7 +178,7 @@ def _logreg(card: LogregCard, features: Tensor, labels: Tensor, parts: Parts, as
         model = LogisticRegression(C=values[chosen], max_iter=card.max_iter, tol=card.tolerance)
         _fit(model, *rows, unfinished)
     ranking = [
-        _ranking(_logits(model, part)) for part in np.split(asked.numpy(), range(CHUNK, len(asked), CHUNK))
+        rank(_logits(model, part)) for part in np.split(asked.numpy(), range(CHUNK, len(asked), CHUNK))
     ]
     notes = [
         f"C = {values[chosen]:.3g} was best of {len(values)} on held-out train: {_percent(judged, chosen)}",
@@ -197,42 +211,12 @@ def _logits(model: LogisticRegression, features: np.ndarray) -> Float[Tensor, "r
     return scores if scores.ndim == 2 else torch.stack([torch.zeros_like(scores), scores], dim=1)
 
 
-def _ranking(logits: Float[Tensor, "row class"]) -> Int64[Tensor, "row place"]:
-    return rank_classes(logits, places=min(PLACES, logits.shape[1]))
-
-
-def _scores(
-    ranking: Int64[np.ndarray, "query place"],
-    labels: Int64[np.ndarray, " query"],
-    *,
-    num_classes: int,
-    settings: Mapping[str, Setting],
-    seed: int,
-) -> tuple[Score, ...]:
-    scores: list[Score] = []
-    for metric, among in (("top1", 1), ("top5", PLACES)):
-        right = accuracy.hits(ranking, labels, among=among)
-        scores.append(_score(metric, right.mean(), bootstrap.mean_interval(right, seed=seed), settings))
-    predicted = ranking[:, 0]
-    mean = accuracy.mean_per_class(predicted, labels, num_classes=num_classes)
-    interval = bootstrap.mean_per_class_interval(predicted, labels, num_classes=num_classes, seed=seed)
-    return (*scores, _score("mean_per_class", mean, interval, settings))
-
-
-def _score(metric: str, share: float, interval: Interval, settings: Mapping[str, Setting]) -> Score:
-    low, high = (end * 100 for end in interval)
-    return Score(metric=metric, value=float(share) * 100, low=low, high=high, settings=dict(settings))
-
-
-def _notes(card: LinearCard, bank: Bank, queries: Bank) -> list[str]:
+def _notes(card: LinearCard, bank: Bank, queries: Bank, answers: Answers) -> list[str]:
     notes: list[str] = []
     if not card.refit:
         notes.append("the probe was not trained again on all of train: it has not seen the held-out part")
-    if bank.fingerprint == queries.fingerprint:
-        notes.append("bank and queries are the same images: this is the accuracy on what was trained on")
-    if len(bank.class_names) <= PLACES:
-        notes.append(f"top-5 says nothing with {len(bank.class_names)} classes")
-    return notes
+    same_images = bank.fingerprint == queries.fingerprint
+    return notes + classified.notes(answers.of(bank.class_names), same_images=same_images)
 
 
 def _at_an_end(value: float, values: Sequence[float]) -> bool:

@@ -2,56 +2,100 @@
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from carp_eval import distributed, results
 from carp_eval.cards import loading
-from carp_eval.cards.cluster import ClusterCard
+from carp_eval.cards.cluster import LloydCard, MiniBatchCard
+from carp_eval.cards.copydays import CopiesCard, CopydaysCard
+from carp_eval.cards.fewshot import SvmFewshotCard
+from carp_eval.cards.fewshot_probe import FewshotProbeCard
+from carp_eval.cards.finetune import FinetuneCard
 from carp_eval.cards.knn import KnnCard
 from carp_eval.cards.labelfree import LabelFreeCard
-from carp_eval.cards.linear import CachedLinearCard, LogregCard
+from carp_eval.cards.linear import AugmentedLinearCard, CachedLinearCard, LogregCard
 from carp_eval.cards.protocol import ProtocolCard
-from carp_eval.cards.retrieval import RetrievalCard
+from carp_eval.cards.retrieval import LandmarkRetrievalCard, RetrievalCard
+from carp_eval.cards.voc07 import Voc07Card
 from carp_eval.data.source import spellings
+from carp_eval.data.table import TABLE
 from carp_eval.errors import UsageError
-from carp_eval.evaluation import cluster, knn, labelfree, linear, retrieval
-from carp_eval.evaluation.job import DEFAULTS, Job, Settings
+from carp_eval.evaluation import (
+    augmented,
+    cluster,
+    copydays,
+    fewshot,
+    fewshot_probe,
+    finetune,
+    knn,
+    labelfree,
+    landmarks,
+    linear,
+    query_set,
+    retrieval,
+    voc07,
+)
+from carp_eval.evaluation.job import DEFAULTS, Bar, Job, Leaks, Settings
 from carp_eval.evaluation.outcome import Outcome
 from carp_eval.features.bank import Bank
 from carp_eval.models.model import Model
 
 # Runs a protocol. Of several processes each calls it, and each gets the same.
 Runner = Callable[[Job], Outcome]
-# Runs one that needs no more than two labelled banks, and a seed.
-BankRunner = Callable[[Any, Bank, Bank, int], Outcome]
 
 
-def on_banks(run: BankRunner) -> Runner:
-    """Make a runner of a protocol that is judged on two labelled banks."""
+@runtime_checkable
+class BankRunner(Protocol):
+    """Runs a protocol that needs no more than two labelled banks, a seed, and a bar to tell how far it is."""
 
-    def runner(job: Job) -> Outcome:
-        bank, queries = job.bank(job.card.bank_split), job.bank(job.card.query_split)
-        if bank.class_names != queries.class_names:
-            raise UsageError(
-                f"the splits {job.card.bank_split} and {job.card.query_split} of {job.dataset} have different "
-                f"classes: {len(bank.class_names)} and {len(queries.class_names)}"
-            )
-        return distributed.on_main(lambda: run(job.card, bank, queries, job.seed))
+    def __call__(self, card: Any, bank: Bank, queries: Bank, seed: int, *, bar: Bar) -> Outcome:
+        """Run the protocol."""
+        ...
 
-    return runner
+
+@dataclass(frozen=True)
+class OnBanks:
+    """Runs a protocol that is judged on two labelled banks.
+
+    Attributes:
+        run: The protocol.
+        leak_check: Whether it matters that an image to learn from is scored too.
+    """
+
+    run: BankRunner
+    leak_check: bool = True
+
+    def __call__(self, job: Job) -> Outcome:
+        """Run the protocol on the banks of a job's two splits."""
+        bank = job.bank(job.card.bank_split)
+        queries = query_set.opened(job, bank, leak_check=self.leak_check)
+        job.judged = queries.bank
+        outcome = distributed.on_main(lambda: self.run(job.card, bank, queries.bank, job.seed, bar=job.bar))
+        counts = {**outcome.counts, **queries.counts}
+        return replace(outcome, notes=outcome.notes + queries.notes, counts=counts)
 
 
 RUNNERS: dict[type[ProtocolCard], Runner] = {
-    CachedLinearCard: on_banks(linear.run),
-    ClusterCard: on_banks(cluster.run),
-    KnnCard: on_banks(knn.run),
-    LabelFreeCard: on_banks(labelfree.run),
-    LogregCard: on_banks(linear.run),
-    RetrievalCard: on_banks(retrieval.run),
+    AugmentedLinearCard: augmented.run,
+    CachedLinearCard: OnBanks(linear.run),
+    CopiesCard: copydays.run,
+    CopydaysCard: copydays.run,
+    FewshotProbeCard: fewshot_probe.run,
+    FinetuneCard: finetune.run,
+    KnnCard: OnBanks(knn.run),
+    LabelFreeCard: labelfree.run,
+    LandmarkRetrievalCard: landmarks.run,
+    LloydCard: cluster.run,
+    LogregCard: OnBanks(linear.run),
+    MiniBatchCard: cluster.run,
+    RetrievalCard: OnBanks(retrieval.run),
+    SvmFewshotCard: fewshot.run,
+    Voc07Card: voc07.run,
 }
 
 
@@ -60,6 +104,8 @@ def evaluate(
     card: ProtocolCard,
     *,
     dataset: str | None = None,
+    queries: str | None = None,
+    leaks: Leaks = "count",
     settings: Settings = DEFAULTS,
     output: Path | None = None,
     seed: int = 0,
@@ -70,6 +116,9 @@ def evaluate(
         model: The model, opened at the card's layer.
         card: The protocol.
         dataset: The data set; None is the one the model was trained on.
+        queries: Another data set whose images are scored, of classes that the first has; None scores its own.
+        leaks: Whether scored images that are near-duplicates of images to learn from are counted, left out, or not
+            looked for.
         settings: Where and how to run.
         output: Folder of the record; None is the model's run, or `results`.
         seed: Seed of whatever the protocol draws.
@@ -88,8 +137,14 @@ def evaluate(
     dataset = dataset or model.dataset
     if dataset is None:
         raise UsageError(f"{model.name} does not say what it was trained on: name a data set with -d")
-    job = Job(card, model, dataset, settings=settings, seed=seed)
-    outcome = RUNNERS[type(card)](job)
+    card = for_dataset(card, dataset, queries)
+    runner = RUNNERS[type(card)]
+    if queries is not None and not isinstance(runner, OnBanks):
+        raise UsageError(
+            f"{card.kind}@{card.variant} scores images of its own data set alone: leave --queries out"
+        )
+    job = Job(card, model, dataset, settings=settings, seed=seed, queries=queries, leaks=leaks)
+    outcome = runner(job)
     record = results.Result(
         protocol=card.kind,
         variant=card.variant,
@@ -100,11 +155,13 @@ def evaluate(
         layer=model.layer,
         weights_sha256=model.weights_sha256,
         dataset=dataset,
+        query_dataset=queries or dataset,
         bank_split=card.bank_split,
         query_split=card.query_split,
+        dropped_leaks=leaks == "drop",
         data=job.manifests,
         banks={split: bank.fingerprint.sha256 for split, bank in job.banks.items()},
-        preprocessing=job.preprocessing.describe(),
+        preprocessing=_preprocessing(job),
         counts={**_counts(job), **outcome.counts},
         notes=outcome.notes,
         scores=_beside_published(outcome, job),
@@ -120,13 +177,38 @@ def evaluate(
     return record, path
 
 
+def _preprocessing(job: Job) -> dict[str, Any]:
+    """Say how the scored images became input: as their bank has it, which may not be the card's way for all data."""
+    bank = job.banks.get(job.card.query_split)
+    return job.preprocessing.describe() if bank is None else bank.fingerprint.preprocessing
+
+
+def for_dataset(card: ProtocolCard, dataset: str, queries: str | None = None) -> ProtocolCard:
+    """Fill in the splits that a card leaves open: those that the field uses for the data set.
+
+    Args:
+        card: The protocol.
+        dataset: The data set that is learnt from.
+        queries: The data set whose images are scored; None for the same.
+    """
+    rows = {"bank_split": TABLE.get(dataset), "query_split": TABLE.get(queries or dataset)}
+    own = {
+        name: row.transfer_splits[number]
+        for number, (name, row) in enumerate(rows.items())
+        if row is not None and card.leaves_open(name)
+    }
+    return card.model_copy(update=own)
+
+
 def _counts(job: Job) -> dict[str, int]:
     """Count the images of the card's two splits, their classes, and what was skipped."""
     counts: dict[str, int] = {}
-    for name, split in (("bank", job.card.bank_split), ("queries", job.card.query_split)):
+    for name, split in (("bank", job.card.bank_split), ("queries", job.query_name)):
         if split in job.opened:
             counts[name] = len(job.banks.get(split, job.opened[split]))
-            counts["classes"] = len(job.opened[split].class_names)
+            counts.setdefault("classes", len(job.opened[split].class_names))
+    if job.judged is not None:
+        counts["queries"] = len(job.judged)
     if job.settings.skip_bad:
         counts["skipped"] = sum(len(bank.skipped) for bank in job.banks.values())
     return counts
@@ -134,14 +216,14 @@ def _counts(job: Job) -> dict[str, int]:
 
 def _beside_published(outcome: Outcome, job: Job) -> tuple[results.Score, ...]:
     # What was asked for as `test` may be a validation split: its own name is what documents call it.
-    split = job.opened[job.card.query_split].split if job.card.query_split in job.opened else ""
+    split = job.opened[job.query_name].split if job.query_name in job.opened else ""
     published_for = partial(
         results.published_for,
         loading.published(),
         model=job.model.name,
         protocol=job.card.kind,
         variant=job.card.variant,
-        dataset=job.dataset,
+        dataset=job.queries or job.dataset,
         splits=spellings(split),
     )
     return tuple(score.model_copy(update={"published": published_for(score)}) for score in outcome.scores)
@@ -149,9 +231,9 @@ def _beside_published(outcome: Outcome, job: Job) -> tuple[results.Score, ...]:
 
 def _predictions(job: Job, found: Mapping[str, Any]) -> dict[str, Any]:
     """Put what tells an image before what was found of it."""
-    split = job.card.query_split
-    if split in job.banks:
-        queries = job.banks[split]
+    split = job.query_name
+    queries = job.judged or job.banks.get(split)
+    if queries is not None:
         told = {"index": queries.index.numpy(), "key": queries.keys, "label": queries.labels.numpy()}
     elif split in job.opened:
         images = job.opened[split]

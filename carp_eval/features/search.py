@@ -51,6 +51,7 @@ def search(
     k: int,
     chunk: int = CHUNK,
     exclude_self: bool = False,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Neighbours:
     """Find the k rows of the bank with the largest inner product with each query.
 
@@ -62,6 +63,7 @@ def search(
         k: Neighbours of each query.
         chunk: Queries in one pass over the bank: more is faster and takes more memory; it moves no neighbour.
         exclude_self: Whether query i is row i of the bank, and no neighbour of itself.
+        progress: Is told of queries done, and of how many.
 
     Returns:
         The neighbours: similarity descending, then row ascending.
@@ -83,6 +85,8 @@ def search(
         for start in range(0, len(queries), chunk):
             near = nearest(queries[start : start + chunk], tolerance[start : start + chunk].numpy())
             parts.append(_without_self(near, first=start) if exclude_self else near)
+            if progress is not None:
+                progress(min(start + chunk, len(queries)), len(queries))
     if not parts:
         return Neighbours(torch.empty(0, k, dtype=torch.float64), torch.empty(0, k, dtype=torch.int64))
     return Neighbours(

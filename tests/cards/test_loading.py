@@ -71,7 +71,7 @@ def test_a_card_that_extends_itself_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        (KNN.replace("temperature", "temprature"), r"no key named 'temprature'. Did you mean temperature\?"),
+        (KNN.replace("temperature", "temprature"), r"no key named 'temprature'. Did you mean temperature"),
         (KNN.replace("0.07", "-1"), r"temperature: .*greater than 0.*got -1"),
         (KNN.replace("crop = 224", "crop = 224\nmean = 0"), r"no key named 'preprocessing.mean'"),
         (KNN.replace("k = [5]", ""), r"k: Field required"),

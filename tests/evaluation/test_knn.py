@@ -179,3 +179,32 @@ def test_queries_without_labels_are_refused(banks, tmp_path):
     images.labels[3] = -1
     with pytest.raises(UsageError, match="1 of 30 images have no label"):
         knn.run(card(k=[1]), banks[0], take(tmp_path, images=images), 0)
+
+
+def test_a_surface_is_what_each_pair_gives_alone(banks):
+    bank, queries = banks
+    outcome = knn.run(card(k=[3, 20], temperatures=[0.002, 0.05, 3.0]), bank, queries, 0)
+    top1 = {
+        (score.settings["k"], score.settings["temperature"]): score.value
+        for score in outcome.scores
+        if score.metric == "top1"
+    }
+    assert set(top1) == {(k, t) for k in (3, 20) for t in (0.002, 0.05, 3.0)}
+    rows, asked = (unit_rows(b.shards()).double().tolist() for b in banks)
+    for (k, temperature), value in top1.items():
+        named = [
+            by_loops(rows, bank.labels.tolist(), query, k=k, num_classes=3, temperature=temperature)[0]
+            for query in asked
+        ]
+        assert outcome.predictions[f"predicted_k{k}_t{temperature:g}"].tolist() == named
+        assert value == pytest.approx(np.mean(np.array(named) == queries.labels.numpy()) * 100)
+    predicted = {name: column.tolist() for name, column in outcome.predictions.items()}
+    assert predicted["predicted_k20_t0.002"] != predicted["predicted_k20_t3"]
+    assert any("the best of 6 pairs" in note for note in outcome.notes)
+
+
+def test_one_temperature_is_not_in_the_settings(banks):
+    outcome = knn.run(card(k=[3], temperatures=[0.5]), *banks, 0)
+    alone = knn.run(card(k=[3], temperature=0.5), *banks, 0)
+    assert [score.settings for score in outcome.scores] == [{"k": 3}] * 3
+    assert [score.value for score in outcome.scores] == [score.value for score in alone.scores]

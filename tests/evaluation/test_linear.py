@@ -11,6 +11,7 @@ from carp_eval.cards import loading
 from carp_eval.errors import CardError, UsageError
 from carp_eval.evaluation import held_out, linear, linear_grid
 from carp_eval.evaluation.held_out import Judged
+from carp_eval.metrics.accuracy import rank_classes
 from tests.features.scene import Noise, take
 
 PAIRS = [(0.3, 0.0), (0.03, 0.1), (1.0, 0.01), (1e-4, 0.5), (0.3, 0.2)]
@@ -70,6 +71,14 @@ def test_each_pair_is_trained_as_it_would_be_alone(dtype, tolerance):
         one = heads.alone(number)
         assert (one.weights.T - wanted).norm() <= tolerance * wanted.norm()
         assert (one.biases - wanted_bias).norm() <= tolerance * wanted_bias.norm()
+
+
+def test_progress_of_the_grid_is_told(monkeypatch):
+    monkeypatch.setattr(linear_grid, "STEPS_TOLD", 8)
+    features, labels = problem()
+    told = []
+    train(features, labels, torch.arange(44), progress=lambda *done: told.append(done))
+    assert told == [(8, 20), (16, 20), (20, 20)]
 
 
 def test_logits_and_judgement_are_those_of_loops(monkeypatch):
@@ -233,7 +242,7 @@ def test_logistic_regression_is_at_the_minimum_of_its_loss(monkeypatch, banks, d
 
 def test_two_classes_rank_by_the_sign_of_one_score():
     model = linear.LogisticRegression().fit(np.array([[-1.0], [1.0]]), np.array([0, 1]))
-    ranking = linear._ranking(linear._logits(model, np.array([[-3.0], [2.0]])))
+    ranking = rank_classes(linear._logits(model, np.array([[-3.0], [2.0]])), places=2)
     assert ranking.tolist() == [[0, 1], [1, 0]]
 
 
