@@ -45,7 +45,8 @@ Dataset = Annotated[
         "-d",
         "--dataset",
         metavar="DATASET",
-        help="A name from `carp data list`, folder:PATH, or hf:USER/NAME or hf:FOLDER. Default: the model's own.",
+        help="A name from `carp data list`, or NAME:PATH for a copy of it; folder:PATH, hf:USER/NAME or hf:FOLDER. "
+        "Default: the model's own.",
     ),
 ]
 DataRoot = Annotated[
