@@ -57,7 +57,28 @@ def make_folder(path: Path) -> Path:
             path.mkdir(parents=True, exist_ok=True)
         except FileExistsError as error:
             raise StorageError(f"cannot make the folder {path}: a file of that name is there") from error
+        except FileNotFoundError as error:
+            raise StorageError(
+                f"cannot make the folder {path}: nothing can be made there; choose another"
+            ) from error
     return path
+
+
+def check_writable(folder: Path) -> None:
+    """Find out before long work whether a folder can be written to; one that is not there is not made.
+
+    Raises:
+        StorageError: If the disk is read-only or closed to us, or a file stands where the folder should.
+    """
+    with storage_errors(folder):
+        there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+        if there == folder and not there.is_dir():
+            raise StorageError(f"cannot make the folder {folder}: a file of that name is there")
+        try:
+            with tempfile.TemporaryFile(dir=there):
+                pass
+        except FileNotFoundError as error:
+            raise StorageError(f"cannot write {folder}: nothing can be made there; choose another") from error
 
 
 @contextmanager

@@ -78,7 +78,7 @@ class Result(Frozen):
 
     Attributes:
         query_dataset: The data set whose images were scored; mostly the same.
-        dropped_leaks: Whether scored images that are near-duplicates of images to learn from were left out.
+        dropped_leaks: Whether near-duplicates were to be left out; protocols that look for them count `leaks`.
         data: The hash of each split that was opened, by its name.
         banks: The fingerprint of each bank that was used, by its split.
     """
@@ -221,10 +221,11 @@ def save(result: Result, folder: Path, *, predictions: Mapping[str, Any]) -> Pat
     number, name = 2, stem
     while (folder / f"{name}.json").exists():
         name, number = f"{stem}-{number}", number + 1
-    with files.replacing(folder / f"{name}.parquet") as beside:
-        pq.write_table(pa.table(dict(predictions)), beside)
     path = folder / f"{name}.json"
-    files.write_text(path, result.model_dump_json(indent=2) + "\n")
+    # Both are on the disk before either has its name: a disk that fills up leaves neither.
+    with files.replacing(path) as record, files.replacing(folder / f"{name}.parquet") as beside:
+        record.write_text(result.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        pq.write_table(pa.table(dict(predictions)), beside)
     return path
 
 

@@ -64,6 +64,21 @@ def test_a_file_in_the_place_of_a_folder_is_said(tmp_path):
         files.make_folder(tmp_path / "file")
 
 
+def test_what_cannot_be_written_is_found_out_beforehand(tmp_path):
+    files.check_writable(tmp_path / "new" / "newer")
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file", tmp_path / "file" / "inside", Path("/proc/x")):
+        with pytest.raises(StorageError, match="cannot"):
+            files.check_writable(folder)
+
+
+def test_a_folder_that_cannot_be_made_is_said():
+    # The kernel refuses new names there to everyone, as a share that is gone does.
+    with pytest.raises(StorageError, match="cannot make the folder /proc/x: nothing can be made there"):
+        files.make_folder(Path("/proc/x"))
+
+
 def test_sha256_is_that_of_the_bytes(tmp_path):
     (tmp_path / "abc").write_bytes(b"abc")
     known = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"

@@ -40,6 +40,14 @@ class CopyDetectionCard(ProtocolCard):
     bank_split: str = "original"
     query_split: str = "strong"
 
+    @model_validator(mode="after")
+    def _whitening_is_on_something(self) -> "CopyDetectionCard":
+        if self.num_whitening and self.whitening is None:
+            raise ValueError(
+                f"{self.num_whitening} images of no data set to whiten on: name one (--whitening)"
+            )
+        return self
+
 
 class CopydaysCard(CopyDetectionCard):
     """Copydays: every block of copies that is there. The originals are alone unless distractors are named."""

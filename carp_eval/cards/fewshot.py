@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 
 from carp_eval.cards.fewshot_probe import FewshotProbeCard
 from carp_eval.cards.protocol import ProtocolCard
@@ -18,7 +18,8 @@ class SvmFewshotCard(SvmCard):
         negatives: Images without the class drawn for each that has it, for each class by itself. Left out, all classes
             learn from the images drawn for any; one drawn for two classes stands there twice.
         chosen_on: Where one C of several is chosen, by its mAP over all draws: on the images of the training split that
-            were not drawn, or on those that are scored, which flatters.
+            were not drawn, or on those that are scored, which flatters, and which the variant's name must tell by
+            `best-on-test`.
     """
 
     kind: Literal["fewshot"]  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -27,6 +28,14 @@ class SvmFewshotCard(SvmCard):
     draws: PositiveInt
     negatives: PositiveInt | None = None
     chosen_on: Literal["rest", "test"] = "rest"
+
+    @model_validator(mode="after")
+    def _name_tells_the_best_on_test(self) -> "SvmFewshotCard":
+        if (self.chosen_on == "test") != ("best-on-test" in self.variant):
+            raise ValueError(
+                'chosen_on = "test" goes with a variant whose name says best-on-test, and only with one'
+            )
+        return self
 
 
 MODES: dict[str, type[ProtocolCard]] = {"probe": FewshotProbeCard, "svm": SvmFewshotCard}

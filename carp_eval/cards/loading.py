@@ -109,6 +109,10 @@ def read(path: Path, kind: str) -> dict[str, Any]:
             raise CardError(f"{path} is not valid TOML: {error}") from error
         except OSError as error:
             raise CardError(f"cannot read the card {path}: {error.strerror}") from error
+        except RecursionError as error:
+            raise CardError(
+                f"{path} is not a card: its tables or lists lie too deep in one another"
+            ) from error
         content = _merge(content, onto=own)
         parent = content.pop("extends", None)
         if parent is None:

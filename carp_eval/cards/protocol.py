@@ -1,8 +1,8 @@
 """What all protocol cards share: a named variant of an evaluation, with every hyper-parameter."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import PositiveInt
+from pydantic import PositiveInt, StringConstraints
 
 from carp_eval.cards.frozen import Card, Frozen
 
@@ -33,7 +33,7 @@ class ProtocolCard(Card):
 
     Attributes:
         kind: Which protocol this is a variant of; the name of the module that runs it.
-        variant: The name that tells it from protocols of the same kind.
+        variant: The name that tells it from protocols of the same kind; part of the names of its results.
         preprocessing: How images become the model's input.
         layer: Which output of the model is judged.
         bank_split: The labelled images that are learnt from; left out, those that the field uses for the data set.
@@ -41,7 +41,8 @@ class ProtocolCard(Card):
     """
 
     kind: str
-    variant: str
+    # A slash would lead its results out of their folder.
+    variant: Annotated[str, StringConstraints(pattern=r"^[\w.+-]+$")]
     preprocessing: PreprocessingCard
     layer: Literal["pool", "projection"] = "pool"
     bank_split: str = "train"

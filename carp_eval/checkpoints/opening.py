@@ -1,5 +1,6 @@
 """From the spelling of a model to a frozen network."""
 
+import difflib
 from pathlib import Path
 from typing import Literal
 
@@ -9,13 +10,14 @@ from carp_eval.cards import loading
 from carp_eval.cards.recipe import RecipeCard
 from carp_eval.checkpoints import reading, runs, training
 from carp_eval.data.images import ModelInput
-from carp_eval.errors import UsageError
+from carp_eval.errors import UnknownNameError, UsageError
 from carp_eval.models import network, trunks
 from carp_eval.models.model import Model, weights_sha256
 
 Branch = Literal["teacher", "student"]
 Layer = Literal["pool", "projection"]
 
+_BASELINES = ("random", "pixels")
 SPELLINGS = (
     "a run folder, a checkpoint file (.pt) of `carp train`, random:RECIPE (the recipe's network before "
     "training) or pixels:RECIPE (its input, flattened)"
@@ -45,6 +47,8 @@ def open_model(spelling: str | None = None, *, branch: Branch = "teacher", layer
     if colon and kind == "pixels":
         return _pixels(spelling, _recipe_of(rest))
     path = Path(spelling).expanduser()
+    if colon and not path.exists() and difflib.get_close_matches(kind, _BASELINES):
+        raise UnknownNameError("kind of model", f"{kind}:", [f"{name}:" for name in _BASELINES])
     if not path.exists():
         raise UsageError(f"there is no model {spelling!r}. A model is {SPELLINGS}")
     return _trained(path, branch=branch, layer=layer)
@@ -65,7 +69,8 @@ def _trained(path: Path, *, branch: Branch, layer: Layer) -> Model:
 
 def _recipe_of(name: str) -> RecipeCard:
     path = Path(name).expanduser()
-    if name.endswith(".toml") or not path.exists():
+    # A path of no characters is the folder one stands in.
+    if not name or name.endswith(".toml") or not path.exists():
         return loading.recipe(name)
     return training.load(runs.checkpoint_path(path) if path.is_dir() else path).recipe
 

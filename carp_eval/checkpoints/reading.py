@@ -1,6 +1,7 @@
 """Reading weights from files nobody vouches for: no code runs, and nothing is taken on trust."""
 
 import pickle
+import struct
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -11,6 +12,22 @@ import torch
 from torch import Tensor, nn
 
 from carp_eval.errors import CheckpointError
+
+# What torch's interpreter of pickles raises on those that are cut short or not pickles: it checks little.
+_DAMAGE = (
+    RuntimeError,
+    EOFError,
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    OverflowError,
+    MemoryError,
+    struct.error,
+    zipfile.BadZipFile,
+)
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -33,7 +50,7 @@ def read(path: Path) -> dict[str, Any]:
             f"{path} was refused: it holds objects that run code when loaded, or is no PyTorch file. "
             "Only tensors and plain values are read; save a state_dict instead."
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except _DAMAGE as error:
         first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(
             f"{path} cannot be read ({first_line}): it is truncated or no PyTorch file; fetch it again"

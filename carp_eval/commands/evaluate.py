@@ -53,8 +53,11 @@ def knn(
 ) -> dict[str, Any]:
     """Classify test images by a weighted vote of their nearest neighbours in the bank."""
     several = sorted(set(temperature or []))
-    softness = {"temperature": several[0]} if len(several) == 1 else {"temperatures": several}
-    return _said(k=sorted(set(k or [])), **softness)
+    softness: dict[str, Any] = {"temperatures": several} if several else {}
+    if len(several) == 1:
+        # In place of several, too, where the card has those.
+        softness = {"temperature": several[0], "temperatures": []}
+    return softness | _said(k=sorted(set(k or [])))
 
 
 @app.command()

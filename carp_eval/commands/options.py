@@ -73,7 +73,7 @@ Output = Annotated[
     typer.Option("-o", "--output", help="Folder for results. Default: the model's run, or ./results."),
 ]
 Dtype = Annotated[DtypeChoice, typer.Option("--dtype", help="How the bank stores features.")]
-Seed = Annotated[int, typer.Option("--seed", help="Of whatever the protocol draws.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Of whatever the protocol draws.")]
 Queries = Annotated[
     str | None,
     typer.Option(

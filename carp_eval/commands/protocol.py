@@ -83,12 +83,15 @@ def run(kind: str, variant: str, changes: dict[str, Any], **shared: Any) -> None
     from carp_eval.checkpoints.opening import open_model
     from carp_eval.commands import progress, scores
     from carp_eval.evaluation.job import Settings
-    from carp_eval.evaluation.running import evaluate
+    from carp_eval.evaluation.running import evaluate, for_dataset
 
     card = loading.protocol_card(kind, variant, changes)
     model = open_model(shared["model"], branch=shared["branch"].value, layer=card.layer)
     if shared["dry_run"]:
-        scores.show_plan(card, model, dataset=shared["dataset"] or model.dataset, as_json=shared["json"])
+        dataset, queries = shared["dataset"] or model.dataset, shared["queries"]
+        if dataset is not None:
+            card = for_dataset(card, dataset, queries)
+        scores.show_plan(card, model, dataset=dataset, queries=queries, as_json=shared["json"])
         return
     distributed.join()
     with progress.bars() as bars:

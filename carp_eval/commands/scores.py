@@ -33,10 +33,18 @@ def show(result: Result, path: Path, *, as_json: bool) -> None:
     tables.say(f"written to {path}")
 
 
-def show_plan(card: ProtocolCard, model: Model, *, dataset: str | None, as_json: bool) -> None:
+def show_plan(
+    card: ProtocolCard, model: Model, *, dataset: str | None, queries: str | None, as_json: bool
+) -> None:
     """Print what would run."""
     tables.show_mapping(
-        {"model": model.name, "branch": model.branch, "dataset": dataset, **card.model_dump(mode="json")},
+        {
+            "model": model.name,
+            "branch": model.branch,
+            "dataset": dataset,
+            "queries": queries or dataset,
+            **card.model_dump(mode="json"),
+        },
         title="would run",
         as_json=as_json,
     )

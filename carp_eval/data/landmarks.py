@@ -30,10 +30,18 @@ class LandmarkImages(ListedImages):
     Attributes:
         ground_truth: What shows what; image i of a query split is its query i.
         cropped: Whether images are cut to their query's box.
+        longest: Long side that the whole photograph of a cropped query is shrunk to; None leaves it.
     """
 
     def __init__(
-        self, name: str, split: str, folder: Path, truth: GroundTruth, *, cropped: bool = False
+        self,
+        name: str,
+        split: str,
+        folder: Path,
+        truth: GroundTruth,
+        *,
+        cropped: bool = False,
+        longest: int | None = None,
     ) -> None:
         """List the images of a split.
 
@@ -43,6 +51,7 @@ class LandmarkImages(ListedImages):
             folder: The folder that holds `jpg`.
             truth: What shows what.
             cropped: Whether images are cut to their query's box.
+            longest: Long side that the whole photograph of a cropped query is shrunk to.
         """
         names = truth.database if split == DATABASE else [query.name for query in truth.queries]
         super().__init__(
@@ -56,6 +65,7 @@ class LandmarkImages(ListedImages):
         )
         self.ground_truth = truth
         self.cropped = cropped
+        self.longest = longest
 
     def image(self, index: int) -> Image.Image:
         """Decode one file; a cropped query is cut to its box, whose sides are rounded to whole pixels.
@@ -69,6 +79,7 @@ class LandmarkImages(ListedImages):
         image = super().image(index)
         if not self.cropped:
             return image
+        full = max(image.size)
         box = self.ground_truth.queries[index].box
         left, upper = (max(0, round(side)) for side in box[:2])
         right, lower = (min(limit, round(side)) for side, limit in zip(box[2:], image.size, strict=True))
@@ -77,7 +88,23 @@ class LandmarkImages(ListedImages):
                 f"the box {tuple(box)} of the query {self.key(index)} lies outside its {image.width} x {image.height} "
                 f"pixels ({self.ground_truth.path})"
             )
-        return image.crop((left, upper, right, lower))
+        image = image.crop((left, upper, right, lower))
+        if self.longest is not None and full > self.longest:
+            side = max(1, round(self.longest * max(image.size) / full))
+            image.thumbnail((side, side), Image.Resampling.LANCZOS)
+        return image
+
+    def of_photographs(self, longest: int | None) -> "LandmarkImages":
+        """Return the same queries, shrunk by what brings the whole photograph's long side to a length, if it is longer.
+
+        A building then has the size that it has in the database, as the benchmark's authors' code has it.
+
+        Args:
+            longest: In pixels; None leaves all.
+        """
+        return LandmarkImages(
+            self.name, self.split, self.folder, self.ground_truth, cropped=self.cropped, longest=longest
+        )
 
     def whole(self) -> "LandmarkImages":
         """Return the same images, not cropped."""
@@ -93,7 +120,8 @@ class LandmarkImages(ListedImages):
         files = super().manifest_sha256
         if self.split == DATABASE:
             return files
-        return hashlib.sha256(f"{files} {self.ground_truth.sha256} {self.cropped}".encode()).hexdigest()
+        told = f"{files} {self.ground_truth.sha256} {self.cropped} {self.longest}"
+        return hashlib.sha256(told.encode()).hexdigest()
 
 
 class LandmarkSource(Source):

@@ -55,7 +55,7 @@ def locate(spelling: str, *, data_root: Path | None = None, download: bool = Fal
     # A layout that several data sets share opens by its own name too: `landmarks:PATH`.
     row = TABLE.get(scheme) or next((row for row in TABLE.values() if row.layout == scheme), None)
     if scheme not in ("folder", "hf") and not (row and row.layout):
-        raise UnknownNameError("kind of data set", f"{scheme}:", ["folder:", "hf:"])
+        raise UnknownNameError("kind of data set", f"{scheme}:", _schemes())
     if not rest:
         raise UsageError(
             f"{spelling!r} names nothing after the colon; expected a path, as in {scheme}:/path/to/folder"
@@ -65,6 +65,12 @@ def locate(spelling: str, *, data_root: Path | None = None, download: bool = Fal
     if row:
         return _native(spelling, row, Path(rest).expanduser(), data_root)
     return _hub(spelling, rest)
+
+
+def _schemes() -> list[str]:
+    """List what may stand before the colon of a spelling, with the colon."""
+    native = {name for key, row in TABLE.items() if row.layout for name in (key, row.layout)}
+    return [f"{name}:" for name in ("folder", "hf", *sorted(native))]
 
 
 def local_copy(name: str, *, data_root: Path | None = None) -> Path | None:

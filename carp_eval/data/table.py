@@ -6,7 +6,7 @@ from carp_eval import files
 from carp_eval.data import imagenet_rows, transfer_rows
 from carp_eval.data.row import HubOrigin, Row, TorchvisionOrigin
 
-__all__ = ["TABLE", "HubOrigin", "Row", "TorchvisionOrigin", "how_to_get"]
+__all__ = ["TABLE", "HubOrigin", "Row", "TorchvisionOrigin", "how_to_get", "row_of"]
 
 TABLE: Mapping[str, Row] = {
     "digits": Row(
@@ -136,6 +136,11 @@ TABLE: Mapping[str, Row] = {
     **imagenet_rows.ROWS,
     **transfer_rows.ROWS,
 }
+
+
+def row_of(spelling: str) -> Row | None:
+    """Return what is known of a data set, spelled by its name or as `NAME:PATH`; None of any other."""
+    return TABLE.get(spelling.partition(":")[0])
 
 
 def how_to_get(name: str) -> str:

@@ -77,6 +77,11 @@ def judge(
     if card.standardise:
         points, scored = standardise(points, scored)
     clusters = card.clusters or len(bank.class_names)
+    if not clusters:
+        raise UsageError(
+            f"{bank.record.dataset} has no classes, which clusters are held against; expected a folder for each class, "
+            "or a column of labels. What needs no labels: carp eval labelfree"
+        )
     match card:
         case LloydCard():
             found = kmeans.fit(

@@ -177,6 +177,7 @@ def run(job: Job) -> Outcome:
         notes=(*notes, *classified.notes(queries.class_names, same_images=same), *judged.notes),
         counts={
             "trained": len(images),
+            "queries": int(counted.sum()),
             **judged.counts,
             **augmented.skips(job, tuning.skipped),
             **({"skipped_queries": int((~read).sum())} if job.settings.skip_bad else {}),

@@ -197,7 +197,14 @@ class Job:
         if self._unfinished is not None:
             return self._unfinished
         digest = hashlib.sha256(loading.fingerprint(self.card).encode())
-        for part in (self.model.weights_sha256, self.model.branch, self.model.layer, str(self.seed)):
+        for part in (
+            self.model.weights_sha256,
+            self.model.branch,
+            self.model.layer,
+            str(self.seed),
+            self.leaks,
+            self.queries or "",
+        ):
             digest.update(f"\n{part}".encode())
         for split, sha256 in self.manifests.items():
             digest.update(f"\n{split} {sha256}".encode())

@@ -1,10 +1,11 @@
 """Choosing a checkpoint without labels: RankMe, uniformity and alignment."""
 
+import numpy as np
 import torch
 from jaxtyping import Float32
 from torch import Tensor
 
-from carp_eval import distributed, seeds
+from carp_eval import distributed
 from carp_eval.cards.labelfree import LabelFreeCard
 from carp_eval.data.preprocessing import Preprocessing
 from carp_eval.data.subset import Subset, draw
@@ -33,8 +34,12 @@ def run(job: Job) -> Outcome:
     """
     card = job.card
     assert isinstance(card, LabelFreeCard)
-    bank = job.bank(card.bank_split)
     images, given = job.images(card.bank_split), job.model.input
+    count = min(card.images or len(images), len(images))
+    # In the split's order: sums then do not depend on the order of the draw.
+    drawn = np.sort(draw(count, of=len(images), seed=job.seed, what="labelfree"))
+    looked_at = images if count == len(images) else Subset(images, drawn, split=images.split)
+    bank = job.bank(card.bank_split, images=looked_at)
     pairs = min(card.pairs, len(images))
     seen = Subset(images, draw(pairs, of=len(images), seed=job.seed, what="alignment"), split="aligned")
     # Views are made at the model's size, and need no more.
@@ -49,10 +54,10 @@ def run(job: Job) -> Outcome:
         )
         for name in VIEWS
     )
-    return distributed.on_main(lambda: judge(card, bank, one, other, job.seed))
+    return distributed.on_main(lambda: judge(card, bank, one, other, of=len(images)))
 
 
-def judge(card: LabelFreeCard, bank: Bank, one: Bank, other: Bank, seed: int) -> Outcome:
+def judge(card: LabelFreeCard, bank: Bank, one: Bank, other: Bank, *, of: int) -> Outcome:
     """Score banked features.
 
     Args:
@@ -60,18 +65,13 @@ def judge(card: LabelFreeCard, bank: Bank, one: Bank, other: Bank, seed: int) ->
         bank: The images whose features are looked at.
         one: A view of each of some images.
         other: Another view of the same.
-        seed: Of the draw, where the card wants fewer images than the bank has.
+        of: Images in the split that the bank's were drawn from.
 
     Raises:
         UsageError: If there are fewer than two images.
         BankError: If a feature is not finite.
     """
     features = plain_rows(bank.shards())
-    count = min(len(features), card.images or len(features))
-    if count < len(features):
-        drawn = torch.randperm(len(features), generator=seeds.generator(seed, "labelfree"))[:count]
-        # In the bank's order: sums then do not depend on the order of the draw.
-        features = features[drawn.sort().values]
     first, second = _paired(one, other)
     return Outcome(
         scores=(
@@ -80,8 +80,8 @@ def judge(card: LabelFreeCard, bank: Bank, one: Bank, other: Bank, seed: int) ->
             Score(metric="alignment", value=label_free.alignment(first, second, alpha=card.alpha)),
         ),
         predictions={},
-        notes=tuple(_notes(count, features.shape[1], rows=len(bank), pairs=len(first))),
-        counts={"looked_at": count, "pairs": len(first), "dim": features.shape[1]},
+        notes=tuple(_notes(len(bank), features.shape[1], of=of, pairs=len(first))),
+        counts={"looked_at": len(bank), "pairs": len(first), "dim": features.shape[1]},
     )
 
 
@@ -92,12 +92,12 @@ def _paired(one: Bank, other: Bank) -> tuple[Float32[Tensor, "image dim"], Float
     return first, second
 
 
-def _notes(count: int, dim: int, *, rows: int, pairs: int) -> list[str]:
+def _notes(count: int, dim: int, *, of: int, pairs: int) -> list[str]:
     notes = [
         f"rankme counts directions, of {min(count, dim)} at most; uniformity is a logarithm and alignment the squared "
         f"distance of two views of {pairs} images, both the lower the better; none is a percentage, and all compare "
         "runs of one method, not methods",
     ]
-    if count < rows:
-        notes.append(f"{count} of {rows} images, drawn at random, were looked at")
+    if count < of:
+        notes.append(f"{count} of {of} images, drawn at random, were looked at")
     return notes

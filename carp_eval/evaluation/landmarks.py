@@ -58,6 +58,7 @@ def run(job: Job) -> Outcome:
     assert isinstance(card, LandmarkRetrievalCard)
     size = _size(card, job.dataset)
     images = _landmarks(job.images(card.query_split), job.dataset)
+    preprocessing = for_model(card.preprocessing.model_copy(update={"resize": size.resize}), job.model.input)
     extracted = partial(
         job.bank,
         model=pooled(
@@ -69,12 +70,13 @@ def run(job: Job) -> Outcome:
             per_scale_unit=card.per_scale_unit,
             scale_power=card.scale_power,
         ),
-        preprocessing=for_model(
-            card.preprocessing.model_copy(update={"resize": size.resize}), job.model.input
-        ),
+        preprocessing=preprocessing,
     )
     database = extracted(card.bank_split)
-    queries = extracted(card.query_split, images=images if card.crop_queries else images.whole())
+    # A crop is shrunk as its photograph would be: by itself, it would be shown larger than the database's images.
+    shrunk = preprocessing.resize if preprocessing.side == "long" else None
+    seen = images.of_photographs(shrunk) if card.crop_queries else images.whole()
+    queries = extracted(card.query_split, images=seen)
     learnt_on = None
     if card.whitening is not None:
         learnt_on = extracted("whitening", images=_to_learn_on(card, card.whitening, job))

@@ -9,7 +9,7 @@ from jaxtyping import Float64, Int8
 
 from carp_eval.data.images import Images
 from carp_eval.errors import UsageError
-from carp_eval.evaluation import leaks, query_set
+from carp_eval.evaluation import query_set
 from carp_eval.evaluation.job import Job
 from carp_eval.evaluation.query_set import QuerySet
 from carp_eval.features.bank import Bank
@@ -66,7 +66,8 @@ def banks(job: Job) -> tuple[Banked, Banked]:
     names = (job.card.bank_split, job.card.query_split)
     # Both, before minutes go into the features of the first.
     told = [targets_of(job, name) for name in names]
-    train, test = job.bank(names[0]), _checked(job, job.bank(names[1]))
+    train, learnt, asked = job.bank(names[0]), job.images(names[0]), job.images(names[1])
+    test = query_set.checked(job, QuerySet(job.bank(names[1]), (), {}), learnt, asked)
     job.judged = test.bank
     notes = [_partial(job.images(name)) for name in names]
     return Banked(train, told[0], notes[0], {}), Banked(
@@ -144,17 +145,6 @@ def judged_classes(
         f"mAP is over {len(judged) - len(out)} of {len(judged)} classes: too few images show {', '.join(out)}"
     ]
     return np.flatnonzero(judged).tolist(), notes if out else []
-
-
-def _checked(job: Job, bank: Bank) -> QuerySet:
-    """Count near-duplicates among the test images, or leave them out, as the job says."""
-    learnt, images = job.images(job.card.bank_split), job.images(job.card.query_split)
-    found = QuerySet(bank, (), {})
-    if job.leaks == "ignore" or images.manifest_sha256 == learnt.manifest_sha256:
-        return found
-    pairs = leaks.find(learnt, images, settings=job.settings, bar=job.bar)
-    judge = query_set.without_leaks if job.leaks == "drop" else query_set.noted
-    return judge(found, pairs, learnt, images)
 
 
 def _partial(images: Images) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from carp_eval import distributed, results
+from carp_eval import distributed, files, results
 from carp_eval.cards import loading
 from carp_eval.cards.cluster import LloydCard, MiniBatchCard
 from carp_eval.cards.copydays import CopiesCard, CopydaysCard
@@ -22,8 +22,8 @@ from carp_eval.cards.linear import AugmentedLinearCard, CachedLinearCard, Logreg
 from carp_eval.cards.protocol import ProtocolCard
 from carp_eval.cards.retrieval import LandmarkRetrievalCard, RetrievalCard
 from carp_eval.cards.voc07 import Voc07Card
-from carp_eval.data.source import spellings
-from carp_eval.data.table import TABLE
+from carp_eval.data.source import SPLIT_NAMES, spellings
+from carp_eval.data.table import row_of
 from carp_eval.errors import UsageError
 from carp_eval.evaluation import (
     augmented,
@@ -128,6 +128,7 @@ def evaluate(
 
     Raises:
         CarpError: If the data set is missing, or model, card and data do not fit.
+        StorageError: If the record cannot be written; what can be told of it beforehand is told before the work.
     """
     started = time.perf_counter()
     if model.layer != card.layer:
@@ -143,6 +144,8 @@ def evaluate(
         raise UsageError(
             f"{card.kind}@{card.variant} scores images of its own data set alone: leave --queries out"
         )
+    folder = output or (model.folder / "results" if model.folder is not None else Path("results"))
+    distributed.on_main(lambda: files.check_writable(folder))
     job = Job(card, model, dataset, settings=settings, seed=seed, queries=queries, leaks=leaks)
     outcome = runner(job)
     record = results.Result(
@@ -170,7 +173,6 @@ def evaluate(
         seconds=round(time.perf_counter() - started, 3),
         **results.circumstances(),
     )
-    folder = output or (model.folder / "results" if model.folder is not None else Path("results"))
     predictions = _predictions(job, outcome.predictions)
     path = distributed.on_main(lambda: results.save(record, folder, predictions=predictions))
     job.unfinished().remove()
@@ -191,7 +193,7 @@ def for_dataset(card: ProtocolCard, dataset: str, queries: str | None = None) ->
         dataset: The data set that is learnt from.
         queries: The data set whose images are scored; None for the same.
     """
-    rows = {"bank_split": TABLE.get(dataset), "query_split": TABLE.get(queries or dataset)}
+    rows = {"bank_split": row_of(dataset), "query_split": row_of(queries or dataset)}
     own = {
         name: row.transfer_splits[number]
         for number, (name, row) in enumerate(rows.items())
@@ -215,18 +217,28 @@ def _counts(job: Job) -> dict[str, int]:
 
 
 def _beside_published(outcome: Outcome, job: Job) -> tuple[results.Score, ...]:
-    # What was asked for as `test` may be a validation split: its own name is what documents call it.
+    # What was asked for as `test` may be a validation split: its own name is what documents call it. Any other name is
+    # documents' own: they call queries that were not cropped `query` too.
     split = job.opened[job.query_name].split if job.query_name in job.opened else ""
+    asked = {job.card.query_split} - SPLIT_NAMES
     published_for = partial(
         results.published_for,
         loading.published(),
         model=job.model.name,
         protocol=job.card.kind,
         variant=job.card.variant,
-        dataset=job.queries or job.dataset,
-        splits=spellings(split),
+        dataset=_called(job),
+        splits=spellings(split) | asked,
     )
     return tuple(score.model_copy(update={"published": published_for(score)}) for score in outcome.scores)
+
+
+def _called(job: Job) -> str:
+    """Return what documents call the scored data set: its name, also of a copy elsewhere, if that is whole."""
+    spelling = job.queries or job.dataset
+    if row_of(spelling) is None or any(images.partial for images in job.opened.values()):
+        return spelling
+    return spelling.partition(":")[0]
 
 
 def _predictions(job: Job, found: Mapping[str, Any]) -> dict[str, Any]:

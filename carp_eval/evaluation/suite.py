@@ -8,6 +8,7 @@ from typing import Literal
 
 from carp_eval import distributed, results
 from carp_eval.cards import loading
+from carp_eval.cards.copydays import CopiesCard
 from carp_eval.cards.protocol import ProtocolCard
 from carp_eval.cards.suite import AverageCard, EntryCard, SuiteCard
 from carp_eval.checkpoints import runs
@@ -217,6 +218,8 @@ class Suite:
 
     def _same_data(self, record: Result, step: Step) -> bool:
         """Tell whether the splits that a record was made from are still what they were."""
+        if isinstance(step.card, CopiesCard):
+            return self._same_origin(record, step.dataset)
         scored = record.query_split
         if step.entry.queries is not None:
             scored = f"{step.entry.queries} {record.query_split}"
@@ -231,6 +234,12 @@ class Suite:
             if now != sha256:
                 return False
         return True
+
+    def _same_origin(self, record: Result, dataset: str) -> bool:
+        """Tell whether the split that copies were made of is still what it was; what was made no data set has."""
+        now = {name: self._manifest(dataset, name) for name in record.data}
+        there = {name: sha256 for name, sha256 in now.items() if sha256 is not None}
+        return bool(there) and all(record.data[name] == sha256 for name, sha256 in there.items())
 
     def _manifest(self, dataset: str, split: str) -> str | None:
         """Return a split's hash; None where it cannot be opened."""

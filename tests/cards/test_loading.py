@@ -76,6 +76,8 @@ def test_a_card_that_extends_itself_is_refused(tmp_path):
         (KNN.replace("crop = 224", "crop = 224\nmean = 0"), r"no key named 'preprocessing.mean'"),
         (KNN.replace("k = [5]", ""), r"k: Field required"),
         (KNN + "oops", "not valid TOML"),
+        ("a = " + "[" * 5000, "too deep in one another"),
+        (KNN.replace('"mine"', '"../../mine"'), r"variant: .*got '../../mine'"),
         (KNN.replace('"knn"', '"linear"'), "of kind 'linear'; 'knn' was asked for"),
     ],
 )

@@ -76,6 +76,10 @@ def test_what_leads_nowhere_is_said(tmp_path, monkeypatch):
         opening.open_model("nowhere")
     with pytest.raises(UnknownNameError, match="Did you mean digits"):
         opening.open_model("random:digit")
+    with pytest.raises(UnknownNameError, match=r"no kind of model named 'randm:'. Did you mean random:"):
+        opening.open_model("randm:digits")
+    with pytest.raises(UnknownNameError, match="no recipe named ''"):
+        opening.open_model("random:")
     (tmp_path / "empty").mkdir()
     with pytest.raises(CheckpointError, match="is no trained run"):
         opening.open_model("empty")

@@ -47,9 +47,12 @@ def test_a_truncated_file_is_said_to_be(tmp_path, keep):
 
 def test_other_files_are_refused(tmp_path):
     (tmp_path / "text.pt").write_text("not weights at all")
+    # Its first letter tells torch's interpreter to take what no letter before it gave.
+    (tmp_path / "card.pt").write_text('extends = "knn@dino"')
     torch.save([1, 2], tmp_path / "list.pt")
     for name, expected in (
         ("text.pt", "refused|cannot be read"),
+        ("card.pt", "cannot be read"),
         ("list.pt", "holds a list"),
         ("no.pt", "there is no"),
     ):

@@ -33,6 +33,22 @@ def test_options_say_how_much_is_trained_on_and_how_fast():
     assert [(rates["trunk"], rates["head"]) for rates in plan["rates"]] == [(0.3, 2)]
 
 
+def test_a_plan_has_the_splits_that_would_be_used():
+    plan = planned("knn", "-d", "pets")
+    assert (plan["bank_split"], plan["query_split"], plan["queries"]) == ("trainval", "test", "pets")
+    plan = planned("knn", "-d", "imagenet", "--queries", "imagenet-real")
+    assert (plan["bank_split"], plan["query_split"]) == ("train", "validation")
+    assert plan["queries"] == "imagenet-real"
+
+
+def test_one_temperature_takes_the_place_of_several_of_the_card(tmp_path):
+    card = tmp_path / "grid.toml"
+    card.write_text('extends = "knn@dino"\nvariant = "grid"\ntemperatures = [0.1, 1.0]\n')
+    assert planned("knn", "--variant", str(card))["temperatures"] == [0.1, 1.0]
+    plan = planned("knn", "--variant", str(card), "--temperature", "0.5")
+    assert (plan["temperature"], plan["temperatures"]) == (0.5, [])
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

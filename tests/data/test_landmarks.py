@@ -64,6 +64,19 @@ def test_a_query_is_cut_to_its_box(tmp_path, box, columns, rows):
         assert np.array_equal(np.asarray(source.open(split).image(0)), picture())
 
 
+def test_a_cut_query_is_shrunk_as_its_whole_photograph_would_be(tmp_path):
+    pixels = np.full((60, 120, 3), 40, dtype=np.uint8)
+    pixels[10:50, 20:50] = 200
+    query = landmarks.read("made", make(tmp_path, boxes=((20, 10, 50, 50),), pixels=pixels)).open("query")
+    assert query.image(0).size == (30, 40)
+    shrunk = query.of_photographs(30)
+    # A quarter of each side, as the photograph's 120 pixels become 30.
+    assert shrunk.image(0).size in {(7, 10), (8, 10)}
+    assert (np.asarray(shrunk.image(0)) == 200).all()
+    assert query.of_photographs(120).image(0).size == (30, 40)
+    assert len({query.manifest_sha256, shrunk.manifest_sha256, query.of_photographs(20).manifest_sha256}) == 3
+
+
 @pytest.mark.parametrize(
     "box", [(12, 0, 20, 5), (-9, 0, 0, 5), (3, 3, 3, 9), (7, 3, 2, 9), (5.4, 0, 5.45, 9)]
 )

@@ -94,8 +94,9 @@ def test_an_id_of_the_hub_keeps_its_revision(monkeypatch, hub_cache):
     ("spelling", "kind", "message"),
     [
         ("cifar", UnknownNameError, "no data set named 'cifar'. Did you mean cifar10 or cifar100"),
-        ("wds:shards", UnknownNameError, "no kind of data set named 'wds:'. Known: folder:, hf:"),
+        ("webdataset:x", UnknownNameError, r"no kind of data set named 'webdataset:'. Known: .*folder:.*hf:"),
         ("foldr:x", UnknownNameError, "Did you mean folder:"),
+        ("vco07:x", UnknownNameError, "Did you mean voc07:"),
         ("hf:", UsageError, "names nothing after the colon"),
         ("folder:", UsageError, "names nothing after the colon"),
         ("./pets", UsageError, "say folder:./pets for class folders, hf:./pets for Parquet"),

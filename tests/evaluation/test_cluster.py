@@ -119,6 +119,16 @@ def test_progress_is_shown_by_the_job(digit_folder, tmp_path):
     assert told["k-means"][-1] == (10, 10)
 
 
+def test_images_without_classes_are_refused(tmp_path):
+    images = Noise(12)
+    for split in ("train", "test"):
+        (tmp_path / "flat" / split).mkdir(parents=True)
+        for number in range(len(images)):
+            images.image(number).save(tmp_path / "flat" / split / f"{number}.png")
+    with pytest.raises(UsageError, match="flat has no classes, which clusters are held against"):
+        cluster.run(job(card("carp", **QUICK), tmp_path / "flat", tmp_path))
+
+
 def test_unlabelled_images_cannot_be_scored(banks, monkeypatch):
     bank, queries = banks
     labels = queries.labels.clone()

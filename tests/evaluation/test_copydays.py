@@ -215,6 +215,12 @@ def test_more_distractors_than_there_are_is_an_error(colours, tmp_path):
         card(num_distractors=3)
 
 
+@pytest.mark.parametrize("variant", ["carp", "copies"])
+def test_a_number_of_images_to_whiten_on_needs_a_data_set(variant):
+    with pytest.raises(CardError, match="3 images of no data set to whiten on"):
+        card(variant, num_whitening=3)
+
+
 def test_another_data_set_is_pointed_to_copies(digit_folder, tmp_path):
     with pytest.raises(UsageError, match=r"has the splits test, train.*--variant copies"):
         score(card(), f"folder:{digit_folder}", tmp_path=tmp_path)

@@ -169,6 +169,12 @@ def test_one_c_is_chosen_for_all_draws_of_a_number(model, copy, tmp_path, varian
     assert any(told in note for note in record.notes)
 
 
+def test_a_choice_on_the_test_images_is_in_the_name():
+    for variant, chosen_on in (("vissl", "test"), ("vissl-best-on-test", "rest")):
+        with pytest.raises(CardError, match="a variant whose name says best-on-test"):
+            loading.protocol_card("fewshot", variant, {"chosen_on": chosen_on})
+
+
 def test_c_is_chosen_on_what_was_not_drawn():
     random = np.random.default_rng(0)
     train, test = (

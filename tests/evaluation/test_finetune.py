@@ -86,7 +86,7 @@ def test_trunk_and_head_move_as_in_plain_loops_each_at_its_rate(tmp_path):
     assert outcome.predictions["predicted"].tolist() == predicted.tolist()
     assert outcome.scores[0].value == pytest.approx(100 * (predicted == asked.labels).mean())
     assert outcome.scores[0].settings == {"fraction": 1.0}
-    assert outcome.counts == {"trained": 50}
+    assert outcome.counts == {"trained": 50, "queries": 30}
 
 
 def test_the_given_model_stays_and_its_copy_learns_with_batch_statistics(tmp_path):
@@ -213,7 +213,12 @@ def test_unreadable_images_are_replaced_in_training_and_left_out_of_the_score(tm
     protocol = card("semisup@swav", **SMALL, **RATES)
     work = job(tmp_path, protocol, network=Flat(), bad=(3, 20), bad_queries=(5, 6), skip_bad=True)
     outcome = finetune.run(work)
-    assert outcome.counts == {"trained": 50, "skipped_in_training": 2, "skipped_queries": 2}
+    assert outcome.counts == {
+        "trained": 50,
+        "queries": 28,
+        "skipped_in_training": 2,
+        "skipped_queries": 2,
+    }
     predicted = outcome.predictions["predicted"]
     assert np.flatnonzero(predicted == -1).tolist() == [5, 6]
     read = predicted >= 0
@@ -231,6 +236,7 @@ def test_near_duplicates_are_counted_or_left_out(tmp_path):
     assert counted.counts["leaks"] == dropped.counts["leaks"] >= 2
     left = dropped.predictions["predicted"] >= 0
     assert (~left).sum() == counted.counts["leaks"]
+    assert (counted.counts["queries"], dropped.counts["queries"]) == (30, left.sum())
     assert not left[[4, 9]].any()
     assert (dropped.predictions["predicted"] == counted.predictions["predicted"])[left].all()
     right = dropped.predictions["predicted"] == coloured(30, seed=2).labels

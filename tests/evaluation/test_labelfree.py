@@ -40,7 +40,7 @@ def values(outcome):
 
 
 def test_judging_needs_no_label_and_follows_the_equations(bank, views):
-    outcome = labelfree.judge(card(), bank, *views, 0)
+    outcome = labelfree.judge(card(), bank, *views, of=40)
     rows = bank.features().double().numpy()
     strengths = np.sqrt(np.linalg.eigvalsh(rows.T @ rows))
     shares = strengths / strengths.sum() + 1e-7
@@ -64,35 +64,50 @@ def test_judging_needs_no_label_and_follows_the_equations(bank, views):
 
 
 def test_the_card_decides(bank, views):
-    everything = values(labelfree.judge(card(images=0), bank, *views, 0))
-    assert everything == values(labelfree.judge(card(), bank, *views, 0))
-    softer = values(labelfree.judge(card(t=0.1, epsilon=0.01), bank, *views, 0))
+    everything = values(labelfree.judge(card(), bank, *views, of=40))
+    softer = values(labelfree.judge(card(t=0.1, epsilon=0.01), bank, *views, of=40))
     assert softer["uniformity"] > everything["uniformity"]
     assert softer["rankme"] != pytest.approx(everything["rankme"], rel=1e-3)
 
 
-def test_fewer_images_are_drawn_by_the_seed(bank, views):
-    outcome = labelfree.judge(card(images=4), bank, *views, 0)
-    assert outcome.counts["looked_at"] == 4
-    assert any("4 of 40 images, drawn at random" in note for note in outcome.notes)
-    assert any("directions, of 4 at most" in note for note in outcome.notes)
-    assert values(outcome) == values(labelfree.judge(card(images=4), bank, *views, 0))
-    others = [
-        values(labelfree.judge(card(images=4), bank, *views, seed))["uniformity"] for seed in range(1, 4)
-    ]
-    assert len({values(outcome)["uniformity"], *others}) == 4
+def job(digit_folder, *, seed=0, **changes):
+    return Job(
+        card(pairs=5, layer="pool", **changes),
+        open_model("random:digits"),
+        f"folder:{digit_folder}",
+        settings=Settings(num_workers=0),
+        seed=seed,
+    )
 
 
-def test_one_image_is_refused(bank, views):
+def test_fewer_images_are_drawn_by_the_seed(digit_folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("CARP_HOME", str(tmp_path))
+    jobs = [job(digit_folder, images=4, seed=seed) for seed in (0, 0, 1, 2)]
+    outcomes = [labelfree.run(each) for each in jobs]
+    assert outcomes[0].counts["looked_at"] == 4
+    assert any("4 of 96 images, drawn at random" in note for note in outcomes[0].notes)
+    assert any("directions, of 4 at most" in note for note in outcomes[0].notes)
+    assert values(outcomes[0]) == values(outcomes[1])
+    assert len({values(outcome)["uniformity"] for outcome in outcomes}) == 3
+    assert len({tuple(each.banks["train"].keys) for each in jobs}) == 3
+    # What is not looked at is not run through the network.
+    assert len(jobs[0].banks["train"]) == 4
+    whole = job(digit_folder, images=0)
+    assert labelfree.run(whole).counts["looked_at"] == 96
+    assert labelfree.run(job(digit_folder, images=500)).counts["looked_at"] == 96
+
+
+def test_one_image_is_refused(digit_folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("CARP_HOME", str(tmp_path))
     with pytest.raises(UsageError, match="two or more, got 1"):
-        labelfree.judge(card(images=1), bank, *views, 0)
+        labelfree.run(job(digit_folder, images=1))
 
 
 def test_a_view_that_one_bank_has_skipped_has_no_pair(bank, views, tmp_path):
     images = Noise(12, seed=3, bad=(4,))
     short = take(tmp_path, images=images, skip_bad=SkippedImages())
     assert len(short) == 11
-    outcome = labelfree.judge(card(), bank, views[0], short, 0)
+    outcome = labelfree.judge(card(), bank, views[0], short, of=40)
     assert outcome.counts["pairs"] == 11
     whole = [view.features()[torch.arange(12) != 4].double() for view in views]
     one, other = (rows / rows.norm(dim=1, keepdim=True) for rows in whole)

@@ -1,5 +1,6 @@
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -9,8 +10,10 @@ from PIL import Image
 from torch import nn
 
 from carp_eval.cards import loading
+from carp_eval.cards.published import PublishedCard
 from carp_eval.cards.retrieval import LandmarkRetrievalCard, RetrievalCard
 from carp_eval.data.images import ModelInput
+from carp_eval.data.table import TABLE
 from carp_eval.errors import BadImageError, CardError, UsageError
 from carp_eval.evaluation import landmarks
 from carp_eval.evaluation.job import Settings
@@ -110,6 +113,44 @@ def test_names_and_settings_are_those_of_published_numbers(run, dataset):
         assert column.metric in given
         assert set(column.settings) <= set(settings)
         assert column.split == record.query_split
+
+
+def a_table(dataset):
+    column = {"protocol": "retrieval", "dataset": dataset, "split": "query", "metric": "map_medium"}
+    content = {
+        "version": 1,
+        "summary": "made up",
+        "document": "none",
+        "table": "none",
+        "columns": {"medium": column},
+        "rows": [{"model": "colour", "values": {"medium": 50.0}}],
+    }
+    return PublishedCard.model_validate(content)
+
+
+@pytest.mark.parametrize("variant", ["revisitop", "carp"])
+def test_published_numbers_stand_beside_whether_queries_are_cropped_or_not(
+    run, dataset, monkeypatch, variant
+):
+    monkeypatch.setattr(loading, "published", lambda: [a_table(dataset)])
+    record, _ = run(dataset, variant)
+    beside = {score.metric: [known.value for known in score.published] for score in record.scores}
+    assert {metric for metric, values in beside.items() if values} == {"map_medium"}
+    assert beside["map_medium"] == [50.0]
+
+
+def test_published_numbers_stand_beside_a_copy_elsewhere_if_it_is_whole(run, dataset, monkeypatch):
+    monkeypatch.setattr(loading, "published", lambda: [a_table("roxford5k")])
+    spelling = f"roxford5k:{dataset.partition(':')[2]}"
+
+    def beside():
+        (score,) = (score for score in run(spelling, "carp")[0].scores if score.metric == "map_medium")
+        return [known.value for known in score.published]
+
+    assert beside() == []
+    small = replace(TABLE["roxford5k"], splits={"database": 8, "query": 2, "query-whole": 2})
+    monkeypatch.setitem(TABLE, "roxford5k", small)
+    assert beside() == [50.0]
 
 
 def test_intervals_are_over_queries_with_something_to_find(run, dataset):

@@ -32,7 +32,7 @@ def test_rates_of_few_labels_fall_to_a_fifth_after_twelve_and_sixteen_epochs(nam
         ("swav", 0, 0.3),
         ("swav", 50, 0.15),
         ("swav", 99, 0.15 * (1 + math.cos(math.pi * 0.99))),
-        ("dino", 0, 1.2),
+        ("dino", 0, 0.3),
         ("carp-code", 0, 1.0),
         ("simsiam", 0, 1.6),
         ("simsiam", 45, 0.8),

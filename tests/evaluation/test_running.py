@@ -1,10 +1,12 @@
+import errno
 import json
+from pathlib import Path
 
 import pytest
 
 from carp_eval.cards import loading
 from carp_eval.checkpoints.opening import open_model
-from carp_eval.errors import UsageError
+from carp_eval.errors import StorageError, UsageError
 from carp_eval.evaluation.job import Settings
 from carp_eval.evaluation.running import evaluate, for_dataset
 
@@ -22,6 +24,9 @@ def splits(kind, variant, dataset, *, queries=None, **changes):
         ("flowers102", ("train", "test")),
         ("imagenet", ("train", "validation")),
         ("folder:somewhere", ("train", "test")),
+        # A copy elsewhere is the same data set.
+        ("aircraft:somewhere", ("trainval", "test")),
+        ("pets:somewhere", ("trainval", "test")),
     ],
 )
 def test_a_card_that_names_no_splits_takes_those_of_the_field(dataset, expected):
@@ -67,6 +72,38 @@ def test_the_record_says_what_was_run(digit_folder, tmp_path, monkeypatch):
     assert record.counts["queries"] == 40
     assert ("neighbours", 40, 40) in told
     assert json.loads(path.read_text())["card"]["k"] == [5]
+
+
+def test_a_results_folder_that_cannot_be_is_told_before_the_work(digit_folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("CARP_HOME", str(tmp_path / "home"))
+    (tmp_path / "file").write_text("")
+    card = loading.protocol_card("knn", "dino", {"k": [5]})
+    with pytest.raises(StorageError, match="a file of that name is there"):
+        evaluate(
+            open_model("random:digits"), card, dataset=f"folder:{digit_folder}", output=tmp_path / "file"
+        )
+    assert not (tmp_path / "home").exists()
+
+
+def test_a_disk_that_fills_up_leaves_no_part_of_a_result(digit_folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("CARP_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(Path, "write_text", full)
+    card = loading.protocol_card("knn", "dino", {"k": [5]})
+    with pytest.raises(StorageError, match="the disk is full"):
+        evaluate(
+            open_model("random:digits"),
+            card,
+            dataset=f"folder:{digit_folder}",
+            settings=Settings(num_workers=0),
+            output=tmp_path / "results",
+        )
+    assert not list((tmp_path / "results").iterdir())
+
+
+def full(path, text, **_):
+    if path.name.startswith(".knn@dino"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    return path.write_bytes(text.encode())
 
 
 def test_a_model_at_another_layer_is_refused():

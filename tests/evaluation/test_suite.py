@@ -1,4 +1,5 @@
 import json
+import shutil
 from contextlib import contextmanager
 
 import numpy as np
@@ -108,6 +109,21 @@ def test_what_is_done_is_not_done_again(place):
     assert met == [first[1].title]
     assert [step.path for step in again] == [step.path for step in first]
     assert again[0].record == first[0].record
+
+
+def test_copies_are_not_made_again_while_their_images_stay(place):
+    text = CARD.partition("[[averages]]")[0].replace('"top1", settings = { k = 3 }', '"map"') + (
+        '[[entries]]\nkind = "copydays"\nvariant = "copies"\n'
+        f'dataset = "folder:{place}/one"\nchanges = {{ num_originals = 4, num_backgrounds = 4 }}\n'
+    )
+    (place / "copies.toml").write_text(text)
+    card = read(str(place / "copies.toml"))
+    assert states(run(ready(place, card))[0]) == ["done"]
+    assert states(ready(place, card).plan()) == ["done before"]
+    (place / "one/test/a/more.png").write_bytes(next((place / "two/test/a").iterdir()).read_bytes())
+    assert states(ready(place, card).plan()) == ["to run"]
+    shutil.rmtree(place / "one")
+    assert states(ready(place, card).plan()) == ["to run"]
 
 
 @pytest.mark.parametrize("what", ["data", "seed", "leaks", "card", "record"])
