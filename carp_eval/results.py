@@ -218,14 +218,16 @@ def save(result: Result, folder: Path, *, predictions: Mapping[str, Any]) -> Pat
     scored = result.query_dataset
     dataset = "".join(c if c.isalnum() or c in "-_." else "-" for c in scored).strip("-.")[-60:]
     stem = f"{result.protocol}@{result.variant}-{dataset}-{stamp}"
-    number, name = 2, stem
-    while (folder / f"{name}.json").exists():
-        name, number = f"{stem}-{number}", number + 1
-    path = folder / f"{name}.json"
-    # Both are on the disk before either has its name: a disk that fills up leaves neither.
-    with files.replacing(path) as record, files.replacing(folder / f"{name}.parquet") as beside:
-        record.write_text(result.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        pq.write_table(pa.table(dict(predictions)), beside)
+    # Two that end in the same second must not find the same name free.
+    with files.locked(folder / ".results"):
+        number, name = 2, stem
+        while (folder / f"{name}.json").exists():
+            name, number = f"{stem}-{number}", number + 1
+        path = folder / f"{name}.json"
+        # Both are on the disk before either has its name: a disk that fills up leaves neither.
+        with files.replacing(path) as record, files.replacing(folder / f"{name}.parquet") as beside:
+            record.write_text(result.model_dump_json(indent=2) + "\n", encoding="utf-8")
+            pq.write_table(pa.table(dict(predictions)), beside)
     return path
 
 

@@ -1,3 +1,6 @@
+from concurrent.futures import ThreadPoolExecutor
+
+import pyarrow.parquet as pq
 import pytest
 
 from carp_eval import results
@@ -57,3 +60,40 @@ def test_another_variant_is_shown_and_marked():
 def test_a_split_has_all_its_names():
     assert spellings("validation") == spellings("val") == {"validation", "val", "valid", "dev"}
     assert spellings("strong") == {"strong"}
+
+
+def test_results_that_end_in_the_same_second_keep_names_of_their_own(tmp_path):
+    record = results.Result(
+        protocol="knn",
+        variant="dino",
+        card={},
+        card_sha256="",
+        model="m",
+        branch="",
+        layer="pool",
+        weights_sha256="",
+        dataset="digits",
+        query_dataset="digits",
+        bank_split="train",
+        query_split="test",
+        data={},
+        banks={},
+        preprocessing={},
+        counts={},
+        scores=(),
+        seed=0,
+        device="cpu",
+        seconds=1.0,
+        **(results.circumstances() | {"finished": "2026-11-21T10:00:00+00:00"}),
+    )
+
+    def save(number):
+        return results.save(
+            record.model_copy(update={"seed": number}), tmp_path, predictions={"index": [number]}
+        )
+
+    with ThreadPoolExecutor(8) as pool:
+        paths = list(pool.map(save, range(24)))
+    assert len(set(paths)) == 24
+    assert {results.load(path).seed for path in paths} == set(range(24))
+    assert all(pq.read_table(path.with_suffix(".parquet"))["index"].to_pylist() for path in paths)

@@ -48,6 +48,7 @@ def protocol_card(kind: str, variant: str, changes: Mapping[str, Any] | None = N
 
     Raises:
         UnknownNameError: If there is no such variant.
+        UsageError: If a change is of something that the variant does not have, or does not fit it.
         CardError: If the card is broken, or is one of another kind.
     """
     if kind not in kinds.KINDS:
@@ -59,10 +60,34 @@ def protocol_card(kind: str, variant: str, changes: Mapping[str, Any] | None = N
         if variant not in known:
             raise UnknownNameError(f"variant of {kind}", variant, known)
         path = find(known[variant], PROTOCOLS, what="protocol card")
-    content = read(path, PROTOCOLS) | dict(changes or {})
+    content = read(path, PROTOCOLS)
     if content.get("kind") != kind:
         raise CardError(f"{path} is a card of kind {content.get('kind')!r}; {kind!r} was asked for")
-    return check(kinds.card_type(content), content, where=str(path))
+    card = check(kinds.card_type(content), content, where=str(path))
+    return changed(card, changes) if changes else card
+
+
+def changed(card: ProtocolCard, changes: Mapping[str, Any]) -> ProtocolCard:
+    """Change a card as options say.
+
+    Args:
+        card: The card.
+        changes: Values by top-level key.
+
+    Raises:
+        UsageError: If the card has no such key, or a value does not fit it.
+    """
+    name = f"{card.kind}@{card.variant}"
+    without = sorted(set(changes) - set(type(card).model_fields))
+    if without:
+        raise UsageError(
+            f"{name} has no {', '.join(without)} to set: leave the option out, or take a --variant that has it"
+        )
+    content = card.model_dump(exclude_unset=True) | dict(changes)
+    try:
+        return type(card).model_validate(content)
+    except ValidationError as error:
+        raise UsageError(f"{name} cannot be changed so:\n{_explain(error, type(card))}") from error
 
 
 def published() -> list[PublishedCard]:

@@ -1,6 +1,7 @@
 """Progress bars on standard error: how much is done, rate, time left."""
 
 import os
+import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
@@ -8,6 +9,9 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+# In a log, where no bar can move.
+SECONDS_BETWEEN_LINES = 30.0
 
 
 @contextmanager
@@ -31,15 +35,21 @@ def bars() -> Generator[Callable[[str], Callable[[int, int], None]]]:
         disable=os.environ.get("RANK", "0") != "0",
     )
 
+    watched = shown.console.is_terminal or shown.disable
+    told = time.monotonic()
+
     def of_work(name: str) -> Callable[[int, int], None]:
         task: TaskID | None = None
 
         def tell(done: int, total: int) -> None:
-            nonlocal task
+            nonlocal task, told
             if task is None:
                 task = shown.add_task(escape(name), total=total, rate="")
             speed = shown.tasks[task].speed
             shown.update(task, completed=done, rate=f"{speed:.3g}/s" if speed else "")
+            if not watched and time.monotonic() - told > SECONDS_BETWEEN_LINES:
+                told = time.monotonic()
+                shown.console.print(f"{escape(name)}: {done:,} of {total:,}", highlight=False)
 
         return tell
 

@@ -78,14 +78,17 @@ def run(kind: str, variant: str, changes: dict[str, Any], **shared: Any) -> None
     Raises:
         CarpError: If card, model and data do not fit, or one is missing.
     """
-    from carp_eval import distributed
     from carp_eval.cards import loading
+
+    # Before what takes seconds to import: a misspelled variant is told of at once.
+    card = loading.protocol_card(kind, variant, changes)
+
+    from carp_eval import distributed
     from carp_eval.checkpoints.opening import open_model
     from carp_eval.commands import progress, scores
     from carp_eval.evaluation.job import Settings
     from carp_eval.evaluation.running import evaluate, for_dataset
 
-    card = loading.protocol_card(kind, variant, changes)
     model = open_model(shared["model"], branch=shared["branch"].value, layer=card.layer)
     if shared["dry_run"]:
         dataset, queries = shared["dataset"] or model.dataset, shared["queries"]

@@ -128,3 +128,23 @@ def test_equal_cards_have_equal_fingerprints_and_others_do_not():
     first = loading.protocol_card("knn", "dino")
     assert loading.fingerprint(first) == loading.fingerprint(loading.protocol_card("knn", "dino"))
     assert loading.fingerprint(first) != loading.fingerprint(loading.protocol_card("knn", "dino", {"k": [3]}))
+
+
+def test_an_option_that_a_variant_has_not_is_no_fault_of_the_card():
+    with pytest.raises(
+        UsageError, match="linear@cached-grid has no learning_rate to set: leave the option out"
+    ):
+        loading.protocol_card("linear", "cached-grid", {"learning_rate": 0.1})
+    with pytest.raises(
+        UsageError, match=r"knn@dino cannot be changed so:\n  k.0: .*greater than 0 \(got 0\)"
+    ):
+        loading.protocol_card("knn", "dino", {"k": [0]})
+
+
+def test_a_change_leaves_the_rest_as_the_card_has_it():
+    plain, changed = (
+        loading.protocol_card("linear", "swav"),
+        loading.protocol_card("linear", "swav", {"epochs": 2}),
+    )
+    assert changed == plain.model_copy(update={"epochs": 2})
+    assert changed.leaves_open("bank_split")
