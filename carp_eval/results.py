@@ -1,5 +1,6 @@
 """The record of an evaluation: what was scored, what produced it, and what others published."""
 
+import hashlib
 import platform
 import subprocess
 import sys
@@ -219,7 +220,8 @@ def save(result: Result, folder: Path, *, predictions: Mapping[str, Any]) -> Pat
     dataset = "".join(c if c.isalnum() or c in "-_." else "-" for c in scored).strip("-.")[-60:]
     stem = f"{result.protocol}@{result.variant}-{dataset}-{stamp}"
     # Two that end in the same second must not find the same name free.
-    with files.locked(folder / ".results"):
+    lock = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
+    with files.locked(files.home() / "locks" / lock):
         number, name = 2, stem
         while (folder / f"{name}.json").exists():
             name, number = f"{stem}-{number}", number + 1

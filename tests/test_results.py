@@ -62,7 +62,8 @@ def test_a_split_has_all_its_names():
     assert spellings("strong") == {"strong"}
 
 
-def test_results_that_end_in_the_same_second_keep_names_of_their_own(tmp_path):
+def test_results_that_end_in_the_same_second_keep_names_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.setenv("CARP_HOME", str(tmp_path / "home"))
     record = results.Result(
         protocol="knn",
         variant="dino",

@@ -48,8 +48,8 @@ def protocol_card(kind: str, variant: str, changes: Mapping[str, Any] | None = N
 
     Raises:
         UnknownNameError: If there is no such variant.
-        UsageError: If a change is of something that the variant does not have, or does not fit it.
-        CardError: If the card is broken, or is one of another kind.
+        UsageError: If a change is of something that the variant does not have.
+        CardError: If the card is broken or is one of another kind, or a change does not fit it.
     """
     if kind not in kinds.KINDS:
         raise UnknownNameError("kind of protocol", kind, kinds.KINDS)
@@ -75,7 +75,8 @@ def changed(card: ProtocolCard, changes: Mapping[str, Any]) -> ProtocolCard:
         changes: Values by top-level key.
 
     Raises:
-        UsageError: If the card has no such key, or a value does not fit it.
+        UsageError: If the card has no such key.
+        CardError: If a value does not fit it.
     """
     name = f"{card.kind}@{card.variant}"
     without = sorted(set(changes) - set(type(card).model_fields))
@@ -87,7 +88,7 @@ def changed(card: ProtocolCard, changes: Mapping[str, Any]) -> ProtocolCard:
     try:
         return type(card).model_validate(content)
     except ValidationError as error:
-        raise UsageError(f"{name} cannot be changed so:\n{_explain(error, type(card))}") from error
+        raise CardError(f"{name} cannot be changed so:\n{_explain(error, type(card))}") from error
 
 
 def published() -> list[PublishedCard]:

@@ -135,9 +135,7 @@ def test_an_option_that_a_variant_has_not_is_no_fault_of_the_card():
         UsageError, match="linear@cached-grid has no learning_rate to set: leave the option out"
     ):
         loading.protocol_card("linear", "cached-grid", {"learning_rate": 0.1})
-    with pytest.raises(
-        UsageError, match=r"knn@dino cannot be changed so:\n  k.0: .*greater than 0 \(got 0\)"
-    ):
+    with pytest.raises(CardError, match=r"knn@dino cannot be changed so:\n  k.0: .*greater than 0 \(got 0\)"):
         loading.protocol_card("knn", "dino", {"k": [0]})
 
 

@@ -355,5 +355,5 @@ def test_a_card_says_its_mode():
         assert card.scales == pytest.approx((1, 1 / 2 ** (1 / 2), 1 / 2), abs=0)
     with pytest.raises(CardError, match="mode"):
         loading.protocol_card("retrieval", "carp", {"mode": "landmark"})
-    with pytest.raises(CardError, match="pooling"):
+    with pytest.raises(UsageError, match="pooling"):
         loading.protocol_card("retrieval", "classes", {"pooling": "gem"})
