@@ -227,6 +227,13 @@ def told(training: Training) -> list[str]:
     notes = [
         f"mean training loss {training.losses[0]:.4g} in the first epoch, {training.losses[-1]:.4g} in the last"
     ]
+    head = training.modules["head"]
+    assert isinstance(head, nn.Linear)
+    if training.losses[-1] >= math.log(head.out_features):
+        notes.append(
+            f"the loss ended no lower than that of guessing, {math.log(head.out_features):.4g}: the learning rates of "
+            f"{card.kind}@{card.variant} do not suit this model and data (--lr, and --head-lr where there is one)"
+        )
     if count < card.batch_size:
         notes.append(
             f"a batch takes {card.batch_size} images and there are {count}: each epoch was one step of {count}"

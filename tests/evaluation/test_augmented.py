@@ -209,6 +209,15 @@ def test_a_rate_that_is_too_high_is_told(tmp_path):
         augmented.run(job(tmp_path, card("linear@swav", **SMALL, learning_rate=1e38)))
 
 
+def test_a_rate_that_teaches_nothing_is_told(tmp_path):
+    def ends_no_lower(rate):
+        outcome = augmented.run(job(tmp_path, card("linear@swav", **SMALL, learning_rate=rate)))
+        return any("no lower than that of guessing, 1.099" in note for note in outcome.notes)
+
+    assert ends_no_lower(1000.0)
+    assert not ends_no_lower(0.003)
+
+
 def test_splits_that_do_not_fit_are_refused(tmp_path):
     protocol = card("linear@swav", **SMALL)
     unlabelled, other = job(tmp_path, protocol), job(tmp_path, protocol)
