@@ -140,7 +140,7 @@ def test_a_seed_below_zero_is_refused(carp):
     for command in ("knn", "suite"):
         code, _, told = carp("eval", command, *(["quick"] if command == "suite" else []), "--seed", "-1")
         assert code == 2
-        assert "greater than or equal to 0" in told
+        assert "--seed" in told
 
 
 def test_queries_of_fewer_classes_are_named_among_them(carp, digit_folder, tmp_path):
