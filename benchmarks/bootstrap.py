@@ -19,7 +19,6 @@ import json
 import os
 import platform
 import statistics
-import sys
 import time
 from pathlib import Path
 
@@ -27,10 +26,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
-
-from carp_eval.metrics import bootstrap, clustering  # noqa: E402 - found only from the root
+from carp_eval.metrics import bootstrap, clustering
 
 CHUNK = 2**19
 

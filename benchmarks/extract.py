@@ -14,7 +14,6 @@ import json
 import os
 import platform
 import statistics
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -26,18 +25,15 @@ from rich.console import Console
 from rich.table import Table
 from torchvision.models import resnet50
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
-
-from carp_eval.data import digits  # noqa: E402 - found only from the root
-from carp_eval.data.folders import FolderSource  # noqa: E402
-from carp_eval.data.images import ModelInput  # noqa: E402
-from carp_eval.data.loading import batches  # noqa: E402
-from carp_eval.data.preprocessing import Preprocessing  # noqa: E402
-from carp_eval.features.extraction import extract  # noqa: E402
-from carp_eval.features.forward import choose_device  # noqa: E402
-from carp_eval.models.model import Model, weights_sha256  # noqa: E402
-from carp_eval.models.small import SmallTrunk  # noqa: E402
+from carp_eval.data import digits
+from carp_eval.data.folders import FolderSource
+from carp_eval.data.images import ModelInput
+from carp_eval.data.loading import batches
+from carp_eval.data.preprocessing import Preprocessing
+from carp_eval.features.extraction import extract
+from carp_eval.features.forward import choose_device
+from carp_eval.models.model import Model, weights_sha256
+from carp_eval.models.small import SmallTrunk
 
 IMAGENET = Preprocessing(256, 224, "bicubic", mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 DIGITS = Preprocessing(28, 28, "bicubic", mean=(0.1,), std=(0.3,))

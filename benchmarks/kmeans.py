@@ -20,7 +20,6 @@ import json
 import os
 import platform
 import statistics
-import sys
 import time
 from pathlib import Path
 
@@ -32,11 +31,8 @@ from rich.table import Table
 from sklearn.cluster import KMeans
 from sklearn.metrics import normalized_mutual_info_score
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
-
-from carp_eval.evaluation import kmeans  # noqa: E402 - found only from the root
-from carp_eval.features.rows import standardise  # noqa: E402
+from carp_eval.evaluation import kmeans
+from carp_eval.features.rows import standardise
 
 FULL = {"rows": 20_000, "dim": 2048, "clusters": 100, "iterations": 20, "restarts": 2, "repeats": 3}
 QUICK = {"rows": 3_000, "dim": 256, "clusters": 20, "iterations": 8, "restarts": 2, "repeats": 3}

@@ -19,7 +19,6 @@ import json
 import os
 import platform
 import statistics
-import sys
 import time
 from pathlib import Path
 
@@ -28,12 +27,9 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
-
-from carp_eval.evaluation import knn  # noqa: E402 - found only from the root
-from carp_eval.features.rows import unit_rows  # noqa: E402
-from carp_eval.features.search import search  # noqa: E402
+from carp_eval.evaluation import knn
+from carp_eval.features.rows import unit_rows
+from carp_eval.features.search import search
 
 NEIGHBOURS = (10, 20, 100, 200)
 CHECKED_QUERIES = 200

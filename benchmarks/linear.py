@@ -19,7 +19,6 @@ import json
 import os
 import platform
 import statistics
-import sys
 import time
 import warnings
 from itertools import product
@@ -33,13 +32,10 @@ from rich.table import Table
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
-
-from carp_eval.cards.linear import CachedLinearCard  # noqa: E402 - found only from the root
-from carp_eval.cards.loading import check, folder, read  # noqa: E402
-from carp_eval.evaluation import held_out, linear_grid  # noqa: E402
-from carp_eval.features.rows import standardise  # noqa: E402
+from carp_eval.cards.linear import CachedLinearCard
+from carp_eval.cards.loading import check, folder, read
+from carp_eval.evaluation import held_out, linear_grid
+from carp_eval.features.rows import standardise
 
 PATH = folder("protocols") / "linear@cached-grid.toml"
 POWERS = range(-6, 2)

@@ -19,7 +19,6 @@ import argparse
 import json
 import platform
 import statistics
-import sys
 import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -33,13 +32,10 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import StratifiedKFold
 from sklearn.svm import LinearSVC
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
-
-from carp_eval.evaluation import svm  # noqa: E402 - found only from the root
-from carp_eval.evaluation.liblinear import Solver  # noqa: E402
-from carp_eval.evaluation.svm import Kept, Task  # noqa: E402
-from carp_eval.metrics import voc  # noqa: E402
+from carp_eval.evaluation import svm
+from carp_eval.evaluation.liblinear import Solver
+from carp_eval.evaluation.svm import Kept, Task
+from carp_eval.metrics import voc
 
 SOLVER = Solver()
 SHARE = 0.05

@@ -1,13 +1,16 @@
 """What every command of `carp eval` shares: its options, and how a protocol is run and shown."""
 
 import inspect
-from collections.abc import Callable
-from typing import Annotated, Any
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from carp_eval.cards import shelf
 from carp_eval.commands import options
+
+if TYPE_CHECKING:
+    from carp_eval.evaluation.job import Bar, Settings
 
 # Makes changes of a card's top-level keys from a command's own options.
 Changes = Callable[..., dict[str, Any]]
@@ -37,18 +40,39 @@ def protocol(kind: str, *, default: str) -> Callable[[Changes], Callable[..., No
             default=default,
             annotation=Annotated[str, typer.Option("--variant", help=named)],
         )
-        shared = inspect.signature(_shared).parameters
-        parameters = [
-            parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
-            for parameter in (*own.values(), variant, *shared.values())
-        ]
         command.__name__, command.__doc__ = changes.__name__, changes.__doc__
-        command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-        # Typer reads a command's options off its signature.
-        vars(command)["__signature__"] = inspect.Signature(parameters)
-        return command
+        return _signed(command, (*own.values(), variant))
 
     return decorate
+
+
+def with_shared_options(*, without: Collection[str]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command, which takes them as keywords, the options of every protocol behind its own.
+
+    Args:
+        without: Those that it has not.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        kinds = inspect.signature(command).parameters.values()
+        own = [parameter for parameter in kinds if parameter.kind is not inspect.Parameter.VAR_KEYWORD]
+        return _signed(command, own, without=without)
+
+    return decorate
+
+
+def _signed(
+    command: Callable[..., None], own: Iterable[inspect.Parameter], *, without: Collection[str] = ()
+) -> Callable[..., None]:
+    """Write a command's own options and the shared ones into its signature, where typer reads them."""
+    shared = inspect.signature(_shared).parameters.values()
+    parameters = [
+        parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+        for parameter in (*own, *(parameter for parameter in shared if parameter.name not in without))
+    ]
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    vars(command)["__signature__"] = inspect.Signature(parameters)
+    return command
 
 
 def _shared(
@@ -86,7 +110,6 @@ def run(kind: str, variant: str, changes: dict[str, Any], **shared: Any) -> None
     from carp_eval import distributed
     from carp_eval.checkpoints.opening import open_model
     from carp_eval.commands import progress, scores
-    from carp_eval.evaluation.job import Settings
     from carp_eval.evaluation.running import evaluate, for_dataset
 
     model = open_model(shared["model"], branch=shared["branch"].value, layer=card.layer)
@@ -98,25 +121,36 @@ def run(kind: str, variant: str, changes: dict[str, Any], **shared: Any) -> None
         return
     distributed.join()
     with progress.bars() as bars:
-        settings = Settings(
-            data_root=shared["data_root"],
-            device=shared["device"],
-            batch_size=shared["batch_size"],
-            num_workers=shared["workers"],
-            dtype=shared["dtype"].value,
-            skip_bad=shared["skip_bad"],
-            progress=bars,
-        )
         record, path = evaluate(
             model,
             card,
             dataset=shared["dataset"],
             queries=shared["queries"],
             leaks=options.leaks(check=shared["leak_check"], drop=shared["drop_leaks"]),
-            settings=settings,
+            settings=settings_of(shared, progress=bars),
             output=shared["output"],
             seed=shared["seed"],
         )
     if distributed.is_main():
         scores.show(record, path, as_json=shared["json"])
     distributed.leave()
+
+
+def settings_of(shared: Mapping[str, Any], *, progress: "Bar | None" = None) -> "Settings":
+    """Return where and how to run, as the shared options say.
+
+    Args:
+        shared: The options' values, by name.
+        progress: Makes a bar for work of a name.
+    """
+    from carp_eval.evaluation.job import Settings
+
+    return Settings(
+        data_root=shared["data_root"],
+        device=shared["device"],
+        batch_size=shared["batch_size"],
+        num_workers=shared["workers"],
+        dtype=shared["dtype"].value,
+        skip_bad=shared["skip_bad"],
+        progress=progress,
+    )

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from carp_eval.cards import shelf
 from carp_eval.commands import options
+from carp_eval.commands.protocol import settings_of, with_shared_options
 from carp_eval.errors import UsageError
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 EXIT_FAILED = 1
 
 
+@with_shared_options(without=("queries",))
 def suite(
     name: Annotated[
         str,
@@ -42,21 +44,7 @@ def suite(
         bool,
         typer.Option("--every-checkpoint", help="Judge each checkpoint that the run has kept, for a curve."),
     ] = False,
-    model: options.Model = None,
-    dataset: options.Dataset = None,
-    branch: options.Branch = options.BranchChoice.teacher,
-    data_root: options.DataRoot = None,
-    device: options.Device = None,
-    batch_size: options.BatchSize = 64,
-    workers: options.Workers = None,
-    dtype: options.Dtype = options.DtypeChoice.float16,
-    skip_bad: options.SkipBad = False,
-    leak_check: options.LeakCheck = True,
-    drop_leaks: options.DropLeaks = False,
-    seed: options.Seed = 0,
-    output: options.Output = None,
-    json: options.Json = False,
-    dry_run: options.DryRun = False,
+    **shared: Any,
 ) -> None:
     """Run a list of evaluations: what is done is kept, what fails is told at the end, and one table shows all.
 
@@ -67,39 +55,30 @@ def suite(
     from carp_eval.cards.suite import suite as read
     from carp_eval.checkpoints.opening import open_model
     from carp_eval.commands import suite_tables
-    from carp_eval.evaluation.job import Settings
 
     card = chosen(read(name), only or [])
-    settings = Settings(
-        data_root=data_root,
-        device=device,
-        batch_size=batch_size,
-        num_workers=workers,
-        dtype=dtype.value,
-        skip_bad=skip_bad,
-    )
-    shared: dict[str, Any] = {
-        "dataset": dataset,
-        "output": output,
-        "seed": seed,
-        "leaks": options.leaks(check=leak_check, drop=drop_leaks),
+    chosen_for_all: dict[str, Any] = {
+        "dataset": shared["dataset"],
+        "output": shared["output"],
+        "seed": shared["seed"],
+        "leaks": options.leaks(check=shared["leak_check"], drop=shared["drop_leaks"]),
     }
     distributed.join()
     records: list[SuiteRecord] = []
-    for epoch, spelling in _models(model, every_checkpoint=every_checkpoint).items():
-        opened = partial(open_model, spelling, branch=branch.value)
+    for epoch, spelling in _models(shared["model"], every_checkpoint=every_checkpoint).items():
+        opened = partial(open_model, spelling, branch=shared["branch"].value)
         found = _judge(
             name,
             card,
             lambda layer, at=opened: at(layer=layer),
-            settings,
-            shared,
+            settings_of(shared),
+            chosen_for_all,
             epoch=epoch,
-            dry_run=dry_run,
+            dry_run=shared["dry_run"],
         )
         records.append(found)
     if distributed.is_main():
-        suite_tables.show(records, as_json=json, dry_run=dry_run)
+        suite_tables.show(records, as_json=shared["json"], dry_run=shared["dry_run"])
     distributed.leave()
     if any(row.state == "failed" for found in records for row in found.rows):
         raise typer.Exit(EXIT_FAILED)

@@ -76,7 +76,7 @@ def job(
 
 def state_of(job, stage):
     """Return what a run has kept of its last epoch."""
-    return torch.load(job.unfinished().path)[stage]
+    return torch.load(job.unfinished().path, weights_only=True)[stage]
 
 
 def flattened(state):

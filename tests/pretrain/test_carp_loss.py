@@ -260,7 +260,7 @@ def test_two_processes_agree_with_one(tmp_path):
         tmp_path / "batch.pt",
     )
     torch.multiprocessing.spawn(take_loss, args=(str(tmp_path),), nprocs=2)
-    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
 
     parts = whole.take(carp_loss, **options)
     plain = whole.to(torch.float64)

@@ -12,7 +12,7 @@ def take_loss(rank, folder):
     torch.set_num_threads(1)
     folder = Path(folder)
     dist.init_process_group("gloo", init_method=f"file://{folder / 'store'}", rank=rank, world_size=2)
-    batch = torch.load(folder / "batch.pt")
+    batch = torch.load(folder / "batch.pt", weights_only=True)
     own = slice(0, batch["split"]) if rank == 0 else slice(batch["split"], None)
     student = batch["student"][:, own].clone().requires_grad_()
     prototypes = batch["prototypes"].requires_grad_()
