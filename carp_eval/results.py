@@ -158,7 +158,7 @@ def published_for(
     tables: Sequence[PublishedCard],
     score: Score,
     *,
-    model: str,
+    models: Collection[str],
     protocol: str,
     variant: str,
     dataset: str,
@@ -172,7 +172,7 @@ def published_for(
     Args:
         tables: What was published.
         score: Our number.
-        model: The model, by its zoo name.
+        models: Every name under which the tables have the model.
         protocol: The kind of protocol.
         variant: Which of its variants was run.
         dataset: The data set, as the data table names it.
@@ -181,7 +181,7 @@ def published_for(
     found: list[Published] = []
     for table in tables:
         for row in table.rows:
-            if row.model != model:
+            if row.model not in models:
                 continue
             for name, value in row.values.items():
                 column = table.columns[name]

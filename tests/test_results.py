@@ -11,7 +11,7 @@ from carp_eval.results import Score
 
 def published(score, **changed):
     asked = {
-        "model": "carp-resnet50-400ep",
+        "models": {"carp-resnet50-400ep"},
         "protocol": "knn",
         "variant": "dino",
         "dataset": "imagenet",
@@ -36,7 +36,7 @@ def test_documents_that_disagree_both_stand_beside_a_score():
     [
         {"splits": spellings("train")},
         {"dataset": "imagenette"},
-        {"model": "somebody-else"},
+        {"models": {"somebody-else"}},
         {"protocol": "cluster"},
     ],
 )

@@ -3,18 +3,20 @@
 import hashlib
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from carp_eval import files
 from carp_eval.cards import kinds
+from carp_eval.cards.checkpoint import CheckpointCard
 from carp_eval.cards.frozen import Card, Frozen
 from carp_eval.cards.protocol import ProtocolCard
 from carp_eval.cards.published import PublishedCard
 from carp_eval.cards.recipe import RecipeCard
-from carp_eval.cards.shelf import PROTOCOLS, PUBLISHED, RECIPES, folder, names, variants
+from carp_eval.cards.shelf import PROTOCOLS, PUBLISHED, RECIPES, ZOO, folder, names, variants
 from carp_eval.errors import CardError, UnknownNameError, UsageError
 
 AnyCard = TypeVar("AnyCard", bound=Frozen)
@@ -36,6 +38,26 @@ def recipe(name: str, changes: Mapping[str, str] | None = None) -> RecipeCard:
     for key, value in (changes or {}).items():
         _change(content, key, value)
     return check(RecipeCard, content, where=str(path))
+
+
+def checkpoint_card(name: str) -> CheckpointCard:
+    """Read a checkpoint card.
+
+    Args:
+        name: A model of the zoo, one that was imported on this machine, or a path ending in `.toml`.
+
+    Raises:
+        UnknownNameError: If there is no such model.
+        CardError: If the card is broken.
+    """
+    imported = imported_cards()
+    path = imported[name] if name in imported else find(name, ZOO, what="model", others=imported)
+    return check(CheckpointCard, read(path, ZOO), where=str(path))
+
+
+def imported_cards() -> dict[str, Path]:
+    """Return the cards of models that were imported on this machine under names of their own, by name."""
+    return {path.parent.name: path for path in sorted((files.home() / "zoo").glob("*/card.toml"))}
 
 
 def protocol_card(kind: str, variant: str, changes: Mapping[str, Any] | None = None) -> ProtocolCard:
@@ -97,8 +119,14 @@ def published() -> list[PublishedCard]:
     return [check(PublishedCard, read(path, PUBLISHED), where=str(path)) for path in paths]
 
 
-def find(name: str, kind: str, *, what: str) -> Path:
+def find(name: str, kind: str, *, what: str, others: Iterable[str] = ()) -> Path:
     """Return the path of a card given by name or by path.
+
+    Args:
+        name: The name, or a path ending in `.toml`.
+        kind: The kind of card.
+        what: What a card of that kind is of, for the error.
+        others: Names that the error should list too.
 
     Raises:
         UnknownNameError: If no card has that name.
@@ -110,7 +138,7 @@ def find(name: str, kind: str, *, what: str) -> Path:
             raise CardError(f"there is no {what} at {path}")
         return path
     if name not in names(kind):
-        raise UnknownNameError(what, name, names(kind))
+        raise UnknownNameError(what, name, {*names(kind), *others})
     return folder(kind) / f"{name}.toml"
 
 

@@ -3,6 +3,7 @@
 from importlib.resources import files
 from pathlib import Path
 
+ZOO = "zoo"
 RECIPES = "zoo/recipes"
 PUBLISHED = "zoo/published"
 PROTOCOLS = "protocols"

@@ -224,7 +224,7 @@ def _beside_published(outcome: Outcome, job: Job) -> tuple[results.Score, ...]:
     published_for = partial(
         results.published_for,
         loading.published(),
-        model=job.model.name,
+        models=job.model.names,
         protocol=job.card.kind,
         variant=job.card.variant,
         dataset=_called(job),

@@ -146,7 +146,7 @@ class Suite:
         published = results.published_for(
             loading.published(),
             mean,
-            model=self.model.name,
+            models=self.model.names,
             protocol=step.entry.kind,
             variant=step.entry.variant,
             dataset=average.dataset,

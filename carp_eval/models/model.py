@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from carp_eval.cards.checkpoint import CheckpointCard
 from carp_eval.data.images import ModelInput
 
 
@@ -25,6 +26,7 @@ class Model:
         layer: `pool` or `projection`.
         dataset: The data set it was trained on, where it is known; what `-d` defaults to.
         folder: The run it came from, where results go; None elsewhere.
+        card: What its makers and the zoo say of it; None where nobody did.
     """
 
     name: str
@@ -36,6 +38,12 @@ class Model:
     layer: str = "pool"
     dataset: str | None = None
     folder: Path | None = None
+    card: CheckpointCard | None = None
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Every name under which published tables may have it."""
+        return frozenset((self.name, *(self.card.published_as if self.card else ())))
 
 
 def weights_sha256(state: Mapping[str, Tensor]) -> str:

@@ -472,7 +472,7 @@ def test_the_published_number_stands_beside_strong_alone():
         return results.published_for(
             loading.published(),
             score,
-            model="carp-resnet50-400ep-mc",
+            models=["carp-resnet50-400ep-mc"],
             protocol="copydays",
             variant="carp",
             dataset="copydays",
