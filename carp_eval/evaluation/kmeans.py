@@ -16,6 +16,8 @@ from carp_eval.features.extraction import Progress
 
 # How FAISS sets the seeds of its restarts apart.
 BETWEEN_RESTARTS = 15_486_557
+# Added to a row, so that rows still begin where a cache line does.
+_ALIGNED = 16
 # scikit-learn's seeds have 32 bits.
 SEEDS = 2**32
 
@@ -71,34 +73,62 @@ def fit(
     most = points_per_centre * clusters or len(points)
     if len(points) > most:
         points = points[_shuffled(len(points), seed)[:most]]
-    means = faiss.Kmeans(
-        points.shape[1],
-        clusters,
-        niter=1,
-        spherical=spherical,
-        max_points_per_centroid=len(points),
-        min_points_per_centroid=1,
-        # Features were checked as they were read; to check at each iteration would take a tenth of its time.
-        check_input_data_for_NaNs=False,
-    )
+    inner = points if spherical else _by_inner_product(points)
     best, best_objective, taken = np.empty((0, 0), dtype=np.float32), -np.inf, 0
     for restart in range(restarts):
-        centres = points[starting_rows(len(points), clusters=clusters, restart=restart, seed=seed)]
+        centres = inner[starting_rows(len(points), clusters=clusters, restart=restart, seed=seed)]
+        if not spherical:
+            _lower_by_length(centres, dim=points.shape[1])
         objective = -np.inf
         for done in range(iterations):
             before = centres
-            total = means.train(points, init_centroids=centres)
-            centres, objective = np.array(means.centroids), float(total if spherical else -total)
+            centres, objective = _iterate(inner, before, spherical=spherical)
+            if not spherical:
+                _lower_by_length(centres, dim=points.shape[1])
             taken += 1
             if progress is not None:
                 progress(restart * iterations + done + 1, restarts * iterations)
             if np.array_equal(centres, before):
                 break
         if objective > best_objective:
-            best, best_objective = centres, objective
+            best, best_objective = centres[:, : points.shape[1]], objective
     if progress is not None:
         progress(restarts * iterations, restarts * iterations)
     return Clusters(best, spherical, len(points), taken)
+
+
+def _by_inner_product(points: Float32[np.ndarray, "row dim"]) -> Float32[np.ndarray, "row wider"]:
+    """Give each point a coordinate of 1, so that its nearest centre is the one of the largest inner product.
+
+    x c - |c|^2 / 2 is largest where |x - c|^2 is smallest. FAISS's search by distance takes the lengths of all points
+    anew at each iteration, a tenth of its time; this costs a copy of the points instead.
+    """
+    wider = np.zeros((len(points), points.shape[1] + _ALIGNED), dtype=np.float32)
+    wider[:, : points.shape[1]] = points
+    wider[:, points.shape[1]] = 1
+    return wider
+
+
+def _lower_by_length(centres: Float32[np.ndarray, "cluster wider"], *, dim: int) -> None:
+    """Set the coordinate of centres that meets the points' 1."""
+    centres[:, dim] = np.einsum("kd,kd->k", centres[:, :dim], centres[:, :dim]) / -2
+
+
+def _iterate(
+    points: Float32[np.ndarray, "row dim"], centres: Float32[np.ndarray, "cluster dim"], *, spherical: bool
+) -> tuple[Float32[np.ndarray, "cluster dim"], float]:
+    """Assign all points, and return the new centres and the sum of the points' inner products with the old."""
+    settings = faiss.ClusteringParameters()
+    settings.niter, settings.spherical = 1, spherical
+    settings.max_points_per_centroid, settings.min_points_per_centroid = len(points), 1
+    # Features were checked as they were read; to check at each iteration would take a tenth of its time.
+    settings.check_input_data_for_NaNs = False
+    clusters, dim = centres.shape
+    means = faiss.Clustering(dim, clusters, settings)
+    faiss.copy_array_to_vector(centres.ravel(), means.centroids)
+    means.train(points, faiss.IndexFlatIP(dim))  # pyright: ignore[reportCallIssue]
+    moved = faiss.vector_float_to_array(means.centroids).reshape(clusters, dim)
+    return moved, float(means.iteration_stats.at(0).obj)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def starting_rows(count: int, *, clusters: int, restart: int, seed: int) -> Int32[np.ndarray, " cluster"]:
