@@ -16,6 +16,8 @@ class ClusterCard(ProtocolCard):
         restarts: Starting points.
         standardise: Whether each feature is first brought to mean 0 and deviation 1 on the fitted images.
         fit_share: Share of each class of the fitted split that is drawn to be fitted; the rest needs no features.
+        fit_list: Whether the list of images that the field uses for this share of the data set is taken, where it has
+            one, instead of a draw.
     """
 
     kind: Literal["cluster"]  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -24,6 +26,7 @@ class ClusterCard(ProtocolCard):
     restarts: PositiveInt
     standardise: bool
     fit_share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    fit_list: bool = False
 
     @model_validator(mode="after")
     def _two_splits_for_a_share(self) -> "ClusterCard":
@@ -31,6 +34,8 @@ class ClusterCard(ProtocolCard):
             raise ValueError(
                 f"fit_share = {self.fit_share:g} draws from the split that is scored; give another bank_split"
             )
+        if self.fit_list and self.fit_share == 1:
+            raise ValueError("fit_list goes with a fit_share: the share of the split that the list is of")
         return self
 
 

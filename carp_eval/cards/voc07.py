@@ -15,6 +15,8 @@ class SvmCard(ProtocolCard):
     Squared hinge, l2 penalty, the dual problem. Features are divided by their length, to which 1e-5 is added.
 
     Attributes:
+        places: Windows along each side of the trunk's last feature map whose means are the features, one after another;
+            1 takes the model's features as they are.
         costs: LIBLINEAR's C; of several, one is chosen.
         positive_weight: What a positive's loss counts, where a negative's counts 1.
         tolerance: Where training stops.
@@ -23,6 +25,7 @@ class SvmCard(ProtocolCard):
         difficult_in_test: Likewise, where images are scored.
     """
 
+    places: PositiveInt = 1
     costs: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)]
     positive_weight: PositiveFloat
     tolerance: PositiveFloat

@@ -17,7 +17,7 @@ from carp_eval.data.listed import ListedImages
 from carp_eval.data.skipping import SkippedImage
 from carp_eval.data.source import Source
 from carp_eval.data.table import TABLE, Row, how_to_get
-from carp_eval.errors import BadImageError, DataError, UnknownNameError
+from carp_eval.errors import BadImageError, DataError, UnknownNameError, UsageError
 
 # Makes a bar for work of a name; the bar is told how much is done, of how much.
 Bars = Callable[[str], Callable[[int, int], None]]
@@ -115,8 +115,15 @@ def check(
 
     Raises:
         UnknownNameError: If the table has no such data set.
+        UsageError: If it is spelled as a folder or the like, of which nothing is known to be checked.
     """
     row = TABLE.get(name)
+    if row is None and ":" in name:
+        raise UsageError(
+            f"a check holds a data set to what the table says of it, and takes a name from `carp data list`; of {name} "
+            f"the table says nothing. Copies elsewhere are found with --data-root; `carp extract -d {name} --skip-bad` "
+            "decodes every image, and lists those that cannot be read"
+        )
     if row is None:
         raise UnknownNameError("data set", name, TABLE)
     bars = progress or _no_bars

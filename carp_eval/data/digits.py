@@ -75,8 +75,7 @@ class DigitImages(Images):
         """Return which original an image shows, and the how-manyeth placement of it this is."""
         return f"digit-{self._originals[index]:04d}-placement-{index % PLACEMENTS}"
 
-    @property
-    def manifest_sha256(self) -> str:
+    def hash_manifest(self) -> str:
         """Hash every pixel, label and original."""
         digest = hashlib.sha256(f"{self.name} {self.split} {tuple(self.pixels.shape)}\n".encode())
         for content in (self.pixels.numpy(), self.labels, self._originals):

@@ -9,7 +9,6 @@ import io
 import math
 import random
 from collections.abc import Callable
-from functools import cached_property
 from typing import NamedTuple
 
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageOps
@@ -86,13 +85,8 @@ class EditedImages(Images):
         """Return the key of the image it was made of."""
         return self._originals.key(index)
 
-    @property
-    def manifest_sha256(self) -> str:
+    def hash_manifest(self) -> str:
         """Hash the originals' and the backgrounds' manifests, the edit and the seed."""
-        return self._manifest
-
-    @cached_property
-    def _manifest(self) -> str:
         parts = (VERSION, self.split, self._seed, self._originals.manifest_sha256)
         return hashlib.sha256(repr((*parts, self.backgrounds.manifest_sha256)).encode()).hexdigest()
 

@@ -108,6 +108,41 @@ class FolderSource(Source):
         return FolderImages(self.name, split, folder, labelled)
 
 
+class PhotographSource(Source):
+    """All image files under a folder, however deep and however its subfolders are called: no image has a class.
+
+    Attributes:
+        folder: The folder.
+    """
+
+    def __init__(self, name: str, folder: Path) -> None:
+        """Look for images.
+
+        Args:
+            name: The data set as the user spells it.
+            folder: The folder.
+
+        Raises:
+            DataError: If the folder is not there or holds no image.
+        """
+        self.name = name
+        self.folder = folder
+        self.splits = (WHOLE,)
+        # First, because what keeps a folder from being listed has words of its own.
+        _entries(folder)
+        files = [os.fsencode(file) for file in _walk(folder, nested=True) if _is_image(file)]
+        if not files:
+            raise DataError(
+                f"{folder} has no images ({', '.join(sorted(EXTENSIONS))}), however deep one looks"
+            )
+        self._files = sorted(files)
+
+    def open_split(self, split: str) -> ListedImages:
+        """List the files, sorted by their paths' bytes."""
+        labels = np.full(len(self._files), -1, dtype=np.int64)
+        return ListedImages(self.name, split, self.folder, self._files, labels, ())
+
+
 def _split_folders(folder: Path) -> dict[str, Path]:
     """Return the folders of splits, by name; none if the subfolders are classes."""
     filled = [name for name in _subfolders(folder) if _has_images(folder / name)]

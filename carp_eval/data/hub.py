@@ -95,13 +95,8 @@ class HubImages(Images):
         """Return the path that the row gives, or its key where it gives none."""
         return (self._paths[index].as_py() if self._paths is not None else None) or self.key(index)
 
-    @property
-    def manifest_sha256(self) -> str:
+    def hash_manifest(self) -> str:
         """Hash the rows' order, labels and content (see `manifest.digest`)."""
-        return self._manifest
-
-    @cached_property
-    def _manifest(self) -> str:
         return manifest.digest(
             keys=map(self.key, range(len(self))),
             labels=self.labels,

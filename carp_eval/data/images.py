@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -49,9 +50,13 @@ class Images(ABC):
         """Return what the image's makers called its file, as far as the copy tells; else its key."""
         return self.key(index)
 
-    @property
-    @abstractmethod
+    @cached_property
     def manifest_sha256(self) -> str:
+        """What `hash_manifest` found, the first time that it was asked."""
+        return self.hash_manifest()
+
+    @abstractmethod
+    def hash_manifest(self) -> str:
         """Hash what makes the split what it is: order, keys, labels and the content as far as it is cheap to know."""
 
 

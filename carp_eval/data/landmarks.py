@@ -6,7 +6,6 @@ same as `gnd_NAME.json` (see `ground_truth`).
 
 import hashlib
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -110,14 +109,9 @@ class LandmarkImages(ListedImages):
         """Return the same images, not cropped."""
         return LandmarkImages(self.name, WHOLE_QUERY, self.folder, self.ground_truth)
 
-    @property
-    def manifest_sha256(self) -> str:
+    def hash_manifest(self) -> str:
         """Hash the files, and for queries what is searched for and what shows it, which are their labels."""
-        return self._all_of_it
-
-    @cached_property
-    def _all_of_it(self) -> str:
-        files = super().manifest_sha256
+        files = super().hash_manifest()
         if self.split == DATABASE:
             return files
         told = f"{files} {self.ground_truth.sha256} {self.cropped} {self.longest}"

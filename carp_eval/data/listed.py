@@ -3,7 +3,6 @@
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -98,13 +97,8 @@ class ListedImages(Images):
             if base not in there[place]:
                 yield shown(file.as_py())
 
-    @property
-    def manifest_sha256(self) -> str:
+    def hash_manifest(self) -> str:
         """Hash the files' paths, labels and content (see `manifest.digest`)."""
-        return self._manifest
-
-    @cached_property
-    def _manifest(self) -> str:
         digest = manifest.digest(
             keys=map(self.key, range(len(self))),
             labels=self.labels,

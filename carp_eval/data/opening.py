@@ -1,4 +1,4 @@
-"""From what the user spells to a data set: a name in the table, `folder:PATH` or `hf:...`."""
+"""From what the user spells to a data set: a name in the table, `folder:PATH`, `images:PATH` or `hf:...`."""
 
 import os
 import re
@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
-from carp_eval import files
-from carp_eval.data import digits
-from carp_eval.data.folders import FolderSource
+from carp_eval import files, plugins
+from carp_eval.data import digits, plugged
+from carp_eval.data.folders import FolderSource, PhotographSource
 from carp_eval.data.images import Images
 from carp_eval.data.layouts.known import LAYOUTS, LAYOUTS_ON_BASE
 from carp_eval.data.source import Source, resolve
 from carp_eval.data.table import TABLE, Row, how_to_get
-from carp_eval.errors import DataError, UnknownNameError, UsageError
+from carp_eval.errors import DataError, PluginError, UnknownNameError, UsageError
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _HUB_OPTIONS = ("config", "image", "label")
@@ -28,7 +28,8 @@ def open_images(
 
     Args:
         spelling: A name in the table; `NAME:PATH`, a folder in the native layout of that data set, whole or not;
-            `folder:PATH`, a folder of class folders, with or without split folders above them;
+            `folder:PATH`, a folder of class folders, with or without split folders above them; `images:PATH`, all
+            images under a folder, without classes; a name that another package brings;
             `hf:USER/NAME[@REVISION]` or `hf:FOLDER`, what the library `datasets` reads, to which
             `?image=COLUMN&label=COLUMN&config=NAME` may be added where it cannot be told which is meant.
         split: The split, by its name or an alias of it (see `source.resolve`).
@@ -54,7 +55,7 @@ def locate(spelling: str, *, data_root: Path | None = None, download: bool = Fal
         return _named(spelling, data_root=data_root, download=download)
     # A layout that several data sets share opens by its own name too: `landmarks:PATH`.
     row = TABLE.get(scheme) or next((row for row in TABLE.values() if row.layout == scheme), None)
-    if scheme not in ("folder", "hf") and not (row and row.layout):
+    if scheme not in ("folder", "images", "hf") and not (row and row.layout):
         raise UnknownNameError("kind of data set", f"{scheme}:", _schemes())
     if not rest:
         raise UsageError(
@@ -62,6 +63,8 @@ def locate(spelling: str, *, data_root: Path | None = None, download: bool = Fal
         )
     if scheme == "folder":
         return FolderSource(spelling, Path(rest).expanduser())
+    if scheme == "images":
+        return PhotographSource(spelling, Path(rest).expanduser())
     if row:
         return _native(spelling, row, Path(rest).expanduser(), data_root)
     return _hub(spelling, rest)
@@ -70,7 +73,7 @@ def locate(spelling: str, *, data_root: Path | None = None, download: bool = Fal
 def _schemes() -> list[str]:
     """List what may stand before the colon of a spelling, with the colon."""
     native = {name for key, row in TABLE.items() if row.layout for name in (key, row.layout)}
-    return [f"{name}:" for name in ("folder", "hf", *sorted(native))]
+    return [f"{name}:" for name in ("folder", "images", "hf", *sorted(native))]
 
 
 def local_copy(name: str, *, data_root: Path | None = None) -> Path | None:
@@ -186,11 +189,15 @@ def _named(name: str, *, data_root: Path | None, download: bool) -> Source:
     """Find a data set of the table: embedded, in a folder, in the Hub's cache, or downloaded now."""
     row = TABLE.get(name)
     if row is None:
+        brought = _brought(name, data_root=data_root)
+        if brought is not None:
+            return brought
         if "/" in name or Path(name).exists():
             raise UsageError(
-                f"{name!r} is not a data set's name; say folder:{name} for class folders, hf:{name} for Parquet"
+                f"{name!r} is not a data set's name; say folder:{name} for class folders, images:{name} for images "
+                f"without classes, hf:{name} for Parquet"
             )
-        raise UnknownNameError("data set", name, TABLE)
+        raise UnknownNameError("data set", name, (*TABLE, *plugins.names(plugins.DATASETS)))
     if row.embedded:
         return _EmbeddedSource(name)
     for place in _copies(name, row, data_root):
@@ -298,3 +305,21 @@ def _hub(spelling: str, rest: str) -> Source:
         came = "is a file" if folder.is_file() else "is neither"
         raise DataError(f"{spelling}: expected a folder or a Hub id USER/NAME[@REVISION]; {address} {came}")
     return hub.load(spelling, hub_id, revision=revision or None, **options)
+
+
+def _brought(name: str, *, data_root: Path | None) -> Source | None:
+    """Find a data set that another package brings, and its splits; None if none does.
+
+    Raises:
+        PluginError: If its package does not work.
+    """
+    brought = plugged.plugin(name)
+    if brought is None:
+        return None
+    source = plugins.resolve(plugins.DATASETS, name, brought.open)(name, data_root)
+    if not isinstance(source, Source):
+        raise PluginError(
+            f"{brought.open} must return a {Source.__module__}.{Source.__name__} and gave a {type(source).__name__}: "
+            f"the package that brings the data set {name} is broken"
+        )
+    return source

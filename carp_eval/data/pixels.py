@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
-from functools import cached_property
 from pathlib import Path
 from urllib.error import URLError
 
@@ -60,13 +59,8 @@ class PixelImages(Images):
         """Return the image's number."""
         return f"{index:08d}"
 
-    @property
-    def manifest_sha256(self) -> str:
+    def hash_manifest(self) -> str:
         """Hash every pixel, label and class name."""
-        return self._manifest
-
-    @cached_property
-    def _manifest(self) -> str:
         digest = hashlib.sha256(f"{tuple(self.pixels.shape)} {self.class_names}\n".encode())
         digest.update(self.pixels.contiguous().numpy().data)
         digest.update(np.ascontiguousarray(self.labels, dtype="<i8").data)
@@ -90,8 +84,7 @@ class DecodedImages(PixelImages):
         """Return the original's key."""
         return self._original.key(index)
 
-    @property
-    def manifest_sha256(self) -> str:
+    def hash_manifest(self) -> str:
         """Return the original's hash."""
         return self._original.manifest_sha256
 

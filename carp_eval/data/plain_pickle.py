@@ -10,7 +10,7 @@ import pickle
 import pickletools
 import re
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 import numpy as np
 
@@ -80,7 +80,7 @@ class NumberArray:
             ValueError: If what the pickle has is not an array of numbers.
         """
         match self._state:
-            case (int(), tuple() as shape, _NumberType() as kind, bool() | int(), content):
+            case (int(), tuple() as shape, NumberType() as kind, bool() | int(), content):
                 return kind.read(_bytes_of(content), cast(tuple[Any, ...], shape))
             case _:
                 raise ValueError("an array of numbers was expected")
@@ -99,7 +99,7 @@ class _BufferArray(NumberArray):
         raise ValueError("an array that is complete already is filled again")
 
 
-class _NumberType:
+class NumberType:
     """What stands in for a numpy type."""
 
     def __init__(self, code: Any, *arguments: Any) -> None:  # noqa: ARG002 - whether to copy, which means nothing here
@@ -118,6 +118,11 @@ class _NumberType:
         self._order = state[1]
 
     def read(self, content: bytes, shape: tuple[Any, ...]) -> list[Any]:
+        """Return the numbers that bytes stand for.
+
+        Raises:
+            ValueError: If the shape is none, or has another number of bytes.
+        """
         kind = np.dtype(self._order + self._code)
         if not all(isinstance(side, int) and side >= 0 for side in shape):
             raise ValueError(f"an array has the shape {shape}")
@@ -130,7 +135,7 @@ class _Number:
     """What stands in for a numpy scalar."""
 
     def __init__(self, kind: Any, content: Any) -> None:
-        if not isinstance(kind, _NumberType):
+        if not isinstance(kind, NumberType):
             raise TypeError("a number was expected")
         self._kind, self._content = kind, content
 
@@ -175,19 +180,21 @@ def _bytes_of(content: Any) -> bytes:
     raise ValueError("the bytes of an array were expected")
 
 
+# What stands in for what the pickles of arrays name, by module and name.
+STAND_INS: dict[tuple[str, str], type] = {
+    ("numpy", "ndarray"): NumberArray,
+    ("numpy", "dtype"): NumberType,
+    ("_codecs", "encode"): _Text,
+    ("__builtin__", "bytes"): _Text,
+    ("builtins", "bytes"): _Text,
+    **{(f"numpy.{core}.multiarray", "_reconstruct"): NumberArray for core in ("core", "_core")},
+    **{(f"numpy.{core}.multiarray", "scalar"): _Number for core in ("core", "_core")},
+    **{(f"numpy.{core}.numeric", "_frombuffer"): _BufferArray for core in ("core", "_core")},
+}
+
+
 class _Plain(pickle.Unpickler):
     """An interpreter of pickles that knows no function, only stand-ins."""
-
-    known: ClassVar[dict[tuple[str, str], type]] = {
-        ("numpy", "ndarray"): NumberArray,
-        ("numpy", "dtype"): _NumberType,
-        ("_codecs", "encode"): _Text,
-        ("__builtin__", "bytes"): _Text,
-        ("builtins", "bytes"): _Text,
-        **{(f"numpy.{core}.multiarray", "_reconstruct"): NumberArray for core in ("core", "_core")},
-        **{(f"numpy.{core}.multiarray", "scalar"): _Number for core in ("core", "_core")},
-        **{(f"numpy.{core}.numeric", "_frombuffer"): _BufferArray for core in ("core", "_core")},
-    }
 
     def __init__(self, content: bytes, path: Path) -> None:
         # Python 2 wrote the bytes of arrays as strings, which latin1 gives back unchanged.
@@ -200,7 +207,7 @@ class _Plain(pickle.Unpickler):
         Raises:
             DataError: If there is none of that name.
         """
-        stand_in = self.known.get((module_name, global_name))
+        stand_in = STAND_INS.get((module_name, global_name))
         if stand_in is None:
             raise DataError(
                 f"{self._path} asks for {module_name}.{global_name}; ground truth holds lists, texts and numbers "

@@ -89,3 +89,19 @@ class Row:
     transfer_splits: tuple[str, str] = ("train", "test")
     base: str | None = None
     md5: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+@dataclass(frozen=True)
+class DatasetPlugin:
+    """A data set that another package brings, under a name of its own.
+
+    Attributes:
+        row: What the table of data sets says of it.
+        open: Where the function is that finds it, as `module:function`; imported when it is asked for. It takes the
+            name and the folder that `--data-root` named (None if none was), and returns a `data.source.Source`.
+        how: How it comes onto a machine, in words.
+    """
+
+    row: Row
+    open: str
+    how: str = "it comes with its package"

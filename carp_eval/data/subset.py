@@ -56,19 +56,14 @@ class Subset(Images):
         """Return the image's key in the whole split."""
         return self._whole.key(int(self.numbers[index]))
 
-    @property
-    def manifest_sha256(self) -> str:
-        """Hash the whole split's manifest, which images were chosen, and their labels."""
-        return self._manifest
-
     @cached_property
     def pixels(self) -> UInt8[Tensor, "image channel height width"] | None:
         """Every image, where the whole split has its pixels in memory."""
         pixels = pixels_of(self._whole)
         return None if pixels is None else pixels[torch.from_numpy(self.numbers)]
 
-    @cached_property
-    def _manifest(self) -> str:
+    def hash_manifest(self) -> str:
+        """Hash the whole split's manifest, which images were chosen, and their labels."""
         digest = hashlib.sha256(self._whole.manifest_sha256.encode())
         for values in (self.numbers, self.labels):
             digest.update(np.ascontiguousarray(values, dtype="<i8").data)

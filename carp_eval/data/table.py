@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from carp_eval import files
-from carp_eval.data import imagenet_rows, transfer_rows
+from carp_eval.data import imagenet_rows, plugged, transfer_rows
 from carp_eval.data.row import HubOrigin, Row, TorchvisionOrigin
 
 __all__ = ["TABLE", "HubOrigin", "Row", "TorchvisionOrigin", "how_to_get", "row_of"]
@@ -139,8 +139,14 @@ TABLE: Mapping[str, Row] = {
 
 
 def row_of(spelling: str) -> Row | None:
-    """Return what is known of a data set, spelled by its name or as `NAME:PATH`; None of any other."""
-    return TABLE.get(spelling.partition(":")[0])
+    """Return what is known of a data set, spelled by its name or as `NAME:PATH`; None of any other.
+
+    Raises:
+        PluginError: If another package brings the data set, and does not work.
+    """
+    name = spelling.partition(":")[0]
+    brought = None if name in TABLE else plugged.plugin(name)
+    return TABLE.get(name) if brought is None else brought.row
 
 
 def how_to_get(name: str) -> str:

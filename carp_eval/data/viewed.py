@@ -2,7 +2,6 @@
 
 import hashlib
 import random
-from functools import cached_property
 
 from PIL import Image
 
@@ -48,12 +47,7 @@ class ViewedImages(Images):
         """Return the key of the image."""
         return self._originals.key(index)
 
-    @property
-    def manifest_sha256(self) -> str:
+    def hash_manifest(self) -> str:
         """Hash the originals' manifest, the kind of view, its name and the seed."""
-        return self._manifest
-
-    @cached_property
-    def _manifest(self) -> str:
         parts = (VERSION, self.split, self._seed, self._channels, self._card.model_dump_json())
         return hashlib.sha256(repr((*parts, self._originals.manifest_sha256)).encode()).hexdigest()

@@ -170,7 +170,8 @@ def run(job: Job) -> Outcome:
         ),
         predictions=classified.predictions(ranking, labels),
         notes=(*notes, *judged.notes),
-        counts={"trained": len(images), **skips(job, training.skipped), **judged.counts},
+        counts={**trained_on(job, images, training.skipped), **judged.counts},
+        head={name: value.detach().cpu() for name, value in training.head.state_dict().items()},
     )
 
 
@@ -190,8 +191,10 @@ def pretraining(card: PixelTrainingCard, job: Job) -> dict[str, Setting]:
     return {"pretrained_on": known} if card.tell_pretraining and known is not None else {}
 
 
-def skips(job: Job, skipped: SkippedImages) -> dict[str, int]:
-    """Count the images that training has skipped in any process, where that is allowed."""
+def trained_on(job: Job, images: Images, skipped: SkippedImages) -> dict[str, int]:
+    """Count the images of a training and, where it may skip some, those that any process has; the job notes them."""
     if not job.settings.skip_bad:
-        return {}
-    return {"skipped_in_training": len(set().union(*distributed.gather_objects(set(skipped.by_number))))}
+        return {"trained": len(images)}
+    numbers: set[int] = set().union(*distributed.gather_objects(set(skipped.by_number)))
+    job.unread |= {(job.card.bank_split, images.key(number)) for number in numbers}
+    return {"trained": len(images) - len(numbers), "skipped_in_training": len(numbers)}

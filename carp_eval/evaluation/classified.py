@@ -87,7 +87,9 @@ def notes(class_names: Sequence[str], *, same_images: bool) -> list[str]:
     told: list[str] = []
     if same_images:
         told.append("bank and queries are the same images: this is the accuracy on what was trained on")
-    if len(class_names) <= PLACES:
+    if len(class_names) == 1:
+        told.append("there is one class: every answer is right, and the scores say nothing of the features")
+    elif len(class_names) <= PLACES:
         told.append(f"top-5 says nothing with {len(class_names)} classes")
     return told
 

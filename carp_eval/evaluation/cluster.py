@@ -11,7 +11,7 @@ from carp_eval.data import subsets
 from carp_eval.data.images import Images
 from carp_eval.data.subset import Subset, draw
 from carp_eval.errors import UsageError
-from carp_eval.evaluation import kmeans, query_set
+from carp_eval.evaluation import few_labels, kmeans, query_set
 from carp_eval.evaluation.job import Job
 from carp_eval.evaluation.kmeans import Clusters
 from carp_eval.evaluation.outcome import Outcome
@@ -30,12 +30,12 @@ def run(job: Job) -> Outcome:
     """Cluster one split's features, or those of a share of it, and score the other split.
 
     Raises:
-        CarpError: If the data do not fit the card; see `judge`.
+        CarpError: If the data do not fit the card, or a list of images is not there; see `judge`.
     """
     card = job.card
     assert isinstance(card, ClusterCard)
-    whole, share = job.images(card.bank_split), card.fit_share
-    part = None if share == 1 else _share_of(whole, share, seed=job.seed)
+    whole = job.images(card.bank_split)
+    part, chosen = (None, ()) if card.fit_share == 1 else _part(card, job, whole)
     scored, queries = job.images(card.query_split), job.bank(card.query_split)
     bank = job.bank(card.bank_split, images=part)
     if bank.class_names != queries.class_names:
@@ -47,13 +47,8 @@ def run(job: Job) -> Outcome:
     job.judged = asked.bank
     bar = job.bar("k-means")
     outcome = distributed.on_main(lambda: judge(card, bank, asked.bank, seed=job.seed, progress=bar))
-    outcome = replace(outcome, notes=outcome.notes + asked.notes, counts={**outcome.counts, **asked.counts})
-    if part is None:
-        return outcome
-    note = (
-        f"{len(part)} of {len(whole)} images of {card.bank_split} were clustered, {share:.0%} of each class"
-    )
-    return replace(outcome, notes=(note, *outcome.notes))
+    notes = (*chosen, *outcome.notes, *asked.notes)
+    return replace(outcome, notes=notes, counts={**outcome.counts, **asked.counts})
 
 
 def judge(
@@ -112,7 +107,7 @@ def judge(
     return Outcome(
         scores=_scores(classes, assigned, right, seed=seed),
         predictions={"cluster": assigned, "matched": right},
-        notes=tuple(_notes(found, rows=len(bank), same=bank.fingerprint == queries.fingerprint)),
+        notes=tuple(_notes(found, classes, rows=len(bank), same=bank.fingerprint == queries.fingerprint)),
         counts={
             "clusters": clusters,
             "fitted": found.points,
@@ -120,6 +115,19 @@ def judge(
             "iterations": found.iterations,
         },
     )
+
+
+def _part(card: ClusterCard, job: Job, whole: Images) -> tuple[Subset, tuple[str, ...]]:
+    """Choose the images that are clustered, and say which they are."""
+    listed = few_labels.listed(job, whole, card.fit_share) if card.fit_list else None
+    if listed is not None:
+        numbers, told = listed
+        part = Subset(whole, numbers, split=f"list of {card.fit_share:g} of {whole.split}")
+        return part, (f"clustered were {told}",)
+    part = _share_of(whole, card.fit_share, seed=job.seed)
+    told = f"{len(part)} of {len(whole)} images of {card.bank_split} were clustered, {card.fit_share:.0%} of each class"
+    no_list = f", drawn with the seed: the field has no list of {job.dataset}" if card.fit_list else ""
+    return part, (told + no_list,)
 
 
 def _share_of(whole: Images, share: float, *, seed: int) -> Subset:
@@ -149,9 +157,13 @@ def _scores(
     )
 
 
-def _notes(clusters: Clusters, *, rows: int, same: bool) -> list[str]:
+def _notes(clusters: Clusters, classes: Int64[np.ndarray, " image"], *, rows: int, same: bool) -> list[str]:
     count = len(clusters.centres)
     notes: list[str] = []
+    if len(np.unique(classes)) == 1:
+        notes.append(
+            "all scored images are of one class: how clusters agree with classes says nothing of the features"
+        )
     if same:
         notes.append("the images that were clustered are those that are scored")
     if clusters.points < rows:

@@ -30,14 +30,9 @@ def choose(card: FinetuneCard, job: Job, whole: Images) -> tuple[Images, list[st
     Raises:
         DataError: If a list is missing, is not the one that the field uses, or does not fit the data.
     """
-    known = subsets.known_list(job.dataset, card.fraction)
-    if known is not None or card.image_list is not None:
-        path = None if card.image_list is None else Path(card.image_list)
-        read = subsets.read_list(path, known, data_root=job.settings.data_root)
-        numbers = subsets.listed(whole, read.names)
-        which = "SimCLR's list" if read.known else "a list"
-        note = f"trained on the {len(numbers):,} images of {which}, SHA-256 {read.sha256}"
-        return _subset(job, whole, numbers), [note]
+    found = listed(job, whole, card.fraction, image_list=card.image_list)
+    if found is not None:
+        return _subset(job, whole, found[0]), [f"trained on {found[1]}"]
     if card.images_per_class is not None:
         return some_of_each(job, whole, card.images_per_class)
     assert card.fraction is not None
@@ -46,6 +41,33 @@ def choose(card: FinetuneCard, job: Job, whole: Images) -> tuple[Images, list[st
     numbers = subsets.share_of_each_class(whole.labels, card.fraction, seed=job.seed)
     note = f"{len(numbers):,} of {len(whole):,} images, {card.fraction:.4g} of each class, were drawn with the seed"
     return _subset(job, whole, numbers), [note]
+
+
+def listed(
+    job: Job, whole: Images, fraction: float | None, *, image_list: str | None = None
+) -> tuple[Int64[np.ndarray, " chosen"], str] | None:
+    """Find the images of a list: the one named or, without it, the one that the field uses.
+
+    Args:
+        job: Its data set, and where data sets are.
+        whole: The split.
+        fraction: Share of the split that is wanted.
+        image_list: A file that names images.
+
+    Returns:
+        The images' numbers, and which list it was, in words; None where no list is named and the field uses none.
+
+    Raises:
+        DataError: If the list is missing, is not the one that the field uses, or does not fit the data.
+    """
+    known = subsets.known_list(job.dataset, fraction)
+    if known is None and image_list is None:
+        return None
+    path = None if image_list is None else Path(image_list)
+    read = subsets.read_list(path, known, data_root=job.settings.data_root)
+    numbers = subsets.listed(whole, read.names)
+    which = "SimCLR's list" if read.known else "a list"
+    return numbers, f"the {len(numbers):,} images of {which}, SHA-256 {read.sha256}"
 
 
 def some_of_each(job: Job, whole: Images, count: int) -> tuple[Images, list[str]]:

@@ -48,7 +48,7 @@ def run(job: Job) -> Outcome:
         notes.append(f"n = {n}: " + "; ".join((*choice, *probe_training.told(training))))
         counts |= {
             f"{name}_n{n}": count
-            for name, count in {"trained": len(images), **augmented.skips(job, training.skipped)}.items()
+            for name, count in augmented.trained_on(job, images, training.skipped).items()
         }
     notes += classified.notes(whole.class_names, same_images=card.bank_split == card.query_split)
     return Outcome(

@@ -162,6 +162,7 @@ def run(job: Job) -> Outcome:
     ranking, read = _rank(tuning, job, queries)
     # Minus one tells an image that does not count.
     ranking[~judged.kept] = -1
+    job.unread |= {(card.query_split, queries.key(number)) for number in np.flatnonzero(~read).tolist()}
     counted = read & judged.kept
     scored = classified.scores(
         ranking[counted],
@@ -176,10 +177,9 @@ def run(job: Job) -> Outcome:
         predictions=classified.predictions(ranking, queries.labels),
         notes=(*notes, *classified.notes(queries.class_names, same_images=same), *judged.notes),
         counts={
-            "trained": len(images),
             "queries": int(counted.sum()),
             **judged.counts,
-            **augmented.skips(job, tuning.skipped),
+            **augmented.trained_on(job, images, tuning.skipped),
             **({"skipped_queries": int((~read).sum())} if job.settings.skip_bad else {}),
         },
     )

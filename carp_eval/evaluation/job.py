@@ -7,8 +7,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-import torch
-
 from carp_eval import files
 from carp_eval.cards import loading
 from carp_eval.cards.protocol import ProtocolCard
@@ -73,9 +71,11 @@ class Job:
         seed: Of whatever the protocol draws.
         queries: The data set whose images are scored, where it is another one; None elsewhere.
         leaks: What is done with near-duplicates.
+        device: Where networks run.
         judged: The rows that were scored, where those are not the whole bank of the queries.
         opened: The splits that were opened, by the name they were asked for.
         banks: The banks that were used, likewise.
+        unread: Images that no bank tells of and that could not be read: the split's name and their key.
     """
 
     def __init__(
@@ -89,6 +89,12 @@ class Job:
         queries: str | None = None,
         leaks: Leaks = "count",
     ) -> None:
+        """Make ready; nothing is opened yet.
+
+        Raises:
+            UsageError: If the device cannot be used here.
+        """
+        self.device = choose_device(settings.device)
         self.card = card
         self.model = model
         self.dataset = dataset
@@ -100,6 +106,7 @@ class Job:
         self.opened: dict[str, Images] = {}
         self._whole: dict[str, Images] = {}
         self.banks: dict[str, Bank] = {}
+        self.unread: set[tuple[str, str]] = set()
         self._unfinished: Unfinished | None = None
 
     def images(self, split: str) -> Images:
@@ -179,11 +186,6 @@ class Job:
     def preprocessing(self) -> Preprocessing:
         """How images become input: what the card and the model each own of it, joined."""
         return for_model(self.card.preprocessing, self.model.input)
-
-    @cached_property
-    def device(self) -> torch.device:
-        """Where networks run."""
-        return choose_device(self.settings.device)
 
     def bar(self, what: str) -> Progress:
         """Return what is to be told how much of something is done, and of how much; it shows once it is told."""

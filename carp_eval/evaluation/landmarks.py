@@ -16,6 +16,7 @@ from carp_eval.data.images import Images
 from carp_eval.data.landmarks import DATABASE, LandmarkImages
 from carp_eval.data.preprocessing import for_model
 from carp_eval.errors import UsageError
+from carp_eval.evaluation import kind_of_data
 from carp_eval.evaluation.job import Job
 from carp_eval.evaluation.outcome import Outcome
 from carp_eval.features import whitening
@@ -57,7 +58,7 @@ def run(job: Job) -> Outcome:
     card = job.card
     assert isinstance(card, LandmarkRetrievalCard)
     size = _size(card, job.dataset)
-    images = _landmarks(job.images(card.query_split), job.dataset)
+    images = _landmarks(job)
     preprocessing = for_model(card.preprocessing.model_copy(update={"resize": size.resize}), job.model.input)
     extracted = partial(
         job.bank,
@@ -162,12 +163,16 @@ def _size(card: LandmarkRetrievalCard, dataset: str) -> SizeCard:
     return card.sizes.get(name, SizeCard(resize=card.preprocessing.resize, scales=card.scales))
 
 
-def _landmarks(images: Images, dataset: str) -> LandmarkImages:
-    if not isinstance(images, LandmarkImages):
-        raise UsageError(
-            f"{dataset} has no ground truth of landmarks: say roxford5k, rparis6k, or landmarks:FOLDER for a folder in "
-            f"their layout; class retrieval, --variant classes, takes any labelled set"
-        )
+def _landmarks(job: Job) -> LandmarkImages:
+    """Open the queries of a data set of landmarks."""
+    images = kind_of_data.opened(
+        job,
+        job.card.query_split,
+        fits=lambda images: isinstance(images, LandmarkImages),
+        needed=f"retrieval@{job.card.variant} needs a ground truth of landmarks: say roxford5k, rparis6k, or "
+        "landmarks:FOLDER for a folder in their layout; class retrieval, --variant classes, takes any labelled set",
+    )
+    assert isinstance(images, LandmarkImages)
     return images
 
 

@@ -19,7 +19,7 @@ from carp_eval.evaluation.held_out import Judged, Parts
 from carp_eval.evaluation.job import Bar, no_bar
 from carp_eval.evaluation.outcome import Outcome
 from carp_eval.features.bank import Bank
-from carp_eval.features.rows import plain_rows, standardise, unit_rows
+from carp_eval.features.rows import Scaling, plain_rows, standardising, unit_rows
 from carp_eval.results import Setting
 
 CHUNK = 4096
@@ -36,12 +36,16 @@ class Probe(NamedTuple):
         settings: What was chosen.
         notes: How, and among what.
         candidates: How many there were to choose from.
+        weight: What maps scaled features to logits.
+        bias: Is added to them.
     """
 
     ranking: Int64[Tensor, "query place"]
     settings: dict[str, Setting]
     notes: list[str]
     candidates: int
+    weight: Float[Tensor, "class dim"]
+    bias: Float[Tensor, " class"]
 
 
 def run(card: LinearCard, bank: Bank, queries: Bank, seed: int, *, bar: Bar = no_bar) -> Outcome:
@@ -62,7 +66,7 @@ def run(card: LinearCard, bank: Bank, queries: Bank, seed: int, *, bar: Bar = no
     bank.check_comparable(queries)
     answers = Answers.to(queries)
     parts = held_out.split(bank.labels, share=card.held_out, class_names=bank.class_names, seed=seed)
-    features, asked = _scaled(card, bank, queries)
+    features, asked, scaling = _scaled(card, bank, queries)
     num_classes = len(bank.class_names)
     match card:
         case CachedLinearCard():
@@ -91,15 +95,19 @@ def run(card: LinearCard, bank: Bank, queries: Bank, seed: int, *, bar: Bar = no
             "held_out": len(parts.held_out),
             "candidates": probe.candidates,
         },
+        head={"weight": probe.weight, "bias": probe.bias, **({} if scaling is None else scaling._asdict())},
     )
 
 
 def _scaled(
     card: LinearCard, bank: Bank, queries: Bank
-) -> tuple[Float32[Tensor, "row dim"], Float32[Tensor, "query dim"]]:
+) -> tuple[Float32[Tensor, "row dim"], Float32[Tensor, "query dim"], Scaling | None]:
     rows = unit_rows if card.scaling == "unit" else plain_rows
     features, asked = rows(bank.shards()), rows(queries.shards())
-    return standardise(features, asked) if card.scaling == "standardised" else (features, asked)
+    if card.scaling != "standardised":
+        return features, asked, None
+    scaling = standardising(features)
+    return scaling(features), scaling(asked), scaling
 
 
 def _grid(
@@ -149,7 +157,14 @@ def _grid(
     ]
     if _at_an_end(rate, card.learning_rates):
         notes.append("the best learning rate is at an end of its range: a wider one may score more")
-    return Probe(torch.cat(ranking), {"learning_rate": rate, "weight_decay": decay}, notes, len(pairs))
+    return Probe(
+        torch.cat(ranking),
+        {"learning_rate": rate, "weight_decay": decay},
+        notes,
+        len(pairs),
+        weight=heads.weights.T.contiguous(),
+        bias=heads.biases.contiguous(),
+    )
 
 
 def _logreg(
@@ -191,7 +206,8 @@ def _logreg(
         notes.append(
             f"{len(unfinished)} fits were not done after {card.max_iter} iterations, C = {_listed(unfinished)}"
         )
-    return Probe(torch.cat(ranking), {"C": values[chosen]}, notes, len(values))
+    weight, bias = _two_sided(model)
+    return Probe(torch.cat(ranking), {"C": values[chosen]}, notes, len(values), weight=weight, bias=bias)
 
 
 def _fit(
@@ -209,6 +225,13 @@ def _logits(model: LogisticRegression, features: np.ndarray) -> Float[Tensor, "r
     scores = torch.from_numpy(np.asarray(model.decision_function(features)))
     # Of two classes scikit-learn scores the second alone, against zero.
     return scores if scores.ndim == 2 else torch.stack([torch.zeros_like(scores), scores], dim=1)
+
+
+def _two_sided(model: LogisticRegression) -> tuple[Float[Tensor, "class dim"], Float[Tensor, " class"]]:
+    weight, bias = torch.from_numpy(model.coef_), torch.from_numpy(model.intercept_)
+    if len(bias) > 1:
+        return weight, bias
+    return torch.cat([torch.zeros_like(weight), weight]), torch.cat([torch.zeros_like(bias), bias])
 
 
 def _notes(card: LinearCard, bank: Bank, queries: Bank, answers: Answers) -> list[str]:

@@ -7,14 +7,16 @@ import numpy as np
 import torch
 from jaxtyping import Float64, Int8
 
+from carp_eval.cards.voc07 import SvmCard
 from carp_eval.data.images import Images
 from carp_eval.errors import UsageError
-from carp_eval.evaluation import query_set
+from carp_eval.evaluation import kind_of_data, query_set
 from carp_eval.evaluation.job import Job
 from carp_eval.evaluation.query_set import QuerySet
 from carp_eval.features.bank import Bank
 from carp_eval.features.rows import plain_rows
 from carp_eval.metrics.voc import Difficult
+from carp_eval.models.pooling import pooled
 
 # Added to a row's length before the row is divided by it: VISSL's and PCL's.
 LENGTH_OFFSET = 1e-5
@@ -66,8 +68,15 @@ def banks(job: Job) -> tuple[Banked, Banked]:
     names = (job.card.bank_split, job.card.query_split)
     # Both, before minutes go into the features of the first.
     told = [targets_of(job, name) for name in names]
-    train, learnt, asked = job.bank(names[0]), job.images(names[0]), job.images(names[1])
-    test = query_set.checked(job, QuerySet(job.bank(names[1]), (), {}), learnt, asked)
+    card = job.card
+    assert isinstance(card, SvmCard)
+    model = (
+        pooled(job.model, pooling="places", places=card.places, per_scale_unit=False)
+        if card.places > 1
+        else None
+    )
+    train, learnt, asked = job.bank(names[0], model=model), job.images(names[0]), job.images(names[1])
+    test = query_set.checked(job, QuerySet(job.bank(names[1], model=model), (), {}), learnt, asked)
     job.judged = test.bank
     notes = [_partial(job.images(name)) for name in names]
     return Banked(train, told[0], notes[0], {}), Banked(
@@ -100,13 +109,16 @@ def targets_of(job: Job, split: str) -> Int8[np.ndarray, "image class"]:
 
     Raises:
         UsageError: If each has one class or none, as in most data sets.
+        DataError: If the split is not there or is broken.
     """
-    targets = job.images(split).targets
-    if targets is None:
-        raise UsageError(
-            f"{job.card.kind}@{job.card.variant} is judged on images that show several classes; {job.dataset} tells "
-            "one of each, or none: say -d voc07, or -d voc07:PATH for a copy elsewhere"
-        )
+    targets = kind_of_data.opened(
+        job,
+        split,
+        fits=lambda images: images.targets is not None,
+        needed=f"{job.card.kind}@{job.card.variant} is judged on images that show several classes: say -d voc07, or "
+        "-d voc07:PATH for a copy elsewhere",
+    ).targets
+    assert targets is not None
     return targets
 
 

@@ -9,8 +9,8 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from carp_eval import distributed, files, results
-from carp_eval.cards import loading
+from carp_eval import distributed, files, plugins, results
+from carp_eval.cards import kinds, loading
 from carp_eval.cards.cluster import LloydCard, MiniBatchCard
 from carp_eval.cards.copydays import CopiesCard, CopydaysCard
 from carp_eval.cards.fewshot import SvmFewshotCard
@@ -24,7 +24,7 @@ from carp_eval.cards.retrieval import LandmarkRetrievalCard, RetrievalCard
 from carp_eval.cards.voc07 import Voc07Card
 from carp_eval.data.source import SPLIT_NAMES, spellings
 from carp_eval.data.table import row_of
-from carp_eval.errors import UsageError
+from carp_eval.errors import PluginError, UsageError
 from carp_eval.evaluation import (
     augmented,
     cluster,
@@ -32,6 +32,7 @@ from carp_eval.evaluation import (
     fewshot,
     fewshot_probe,
     finetune,
+    kept_head,
     knn,
     labelfree,
     landmarks,
@@ -139,7 +140,7 @@ def evaluate(
     if dataset is None:
         raise UsageError(f"{model.name} does not say what it was trained on: name a data set with -d")
     card = for_dataset(card, dataset, queries)
-    runner = RUNNERS[type(card)]
+    runner = runner_of(card)
     if queries is not None and not isinstance(runner, OnBanks):
         raise UsageError(
             f"{card.kind}@{card.variant} scores images of its own data set alone: leave --queries out"
@@ -166,7 +167,7 @@ def evaluate(
         banks={split: bank.fingerprint.sha256 for split, bank in job.banks.items()},
         preprocessing=_preprocessing(job),
         counts={**_counts(job), **outcome.counts},
-        notes=outcome.notes,
+        notes=model.notes + outcome.notes,
         scores=_beside_published(outcome, job),
         seed=seed,
         device=str(job.device),
@@ -174,9 +175,28 @@ def evaluate(
         **results.circumstances(),
     )
     predictions = _predictions(job, outcome.predictions)
-    path = distributed.on_main(lambda: results.save(record, folder, predictions=predictions))
+    head = None if outcome.head is None else kept_head.pack(outcome.head, record, _class_names(job))
+    path = distributed.on_main(lambda: results.save(record, folder, predictions=predictions, head=head))
     job.unfinished().remove()
     return record, path
+
+
+def runner_of(card: ProtocolCard) -> Runner:
+    """Return what runs a card: ours, or what another package brings for its kind.
+
+    Raises:
+        PluginError: If that package does not work.
+    """
+    brought = None if card.kind in kinds.KINDS else kinds.plugin(card.kind)
+    if brought is None:
+        return RUNNERS[type(card)]
+    runner: Any = plugins.resolve(plugins.PROTOCOLS, card.kind, brought.run)
+    if not callable(runner):
+        raise PluginError(
+            f"{brought.run} must be what runs a job and is a {type(runner).__name__}: the package that brings "
+            f"{card.kind} is broken"
+        )
+    return runner  # pyright: ignore[reportReturnType] - what it returns, nobody can check before it runs
 
 
 def _preprocessing(job: Job) -> dict[str, Any]:
@@ -206,14 +226,22 @@ def _counts(job: Job) -> dict[str, int]:
     """Count the images of the card's two splits, their classes, and what was skipped."""
     counts: dict[str, int] = {}
     for name, split in (("bank", job.card.bank_split), ("queries", job.query_name)):
+        if split in job.banks:
+            counts[name] = len(job.banks[split])
+        elif split in job.opened:
+            counts[name] = len(job.opened[split]) - sum(of == split for of, _ in job.unread)
         if split in job.opened:
-            counts[name] = len(job.banks.get(split, job.opened[split]))
             counts.setdefault("classes", len(job.opened[split].class_names))
     if job.judged is not None:
         counts["queries"] = len(job.judged)
     if job.settings.skip_bad:
-        counts["skipped"] = sum(len(bank.skipped) for bank in job.banks.values())
+        banked = {(name, image.key) for name, bank in job.banks.items() for image in bank.skipped}
+        counts["skipped"] = len(banked | job.unread)
     return counts
+
+
+def _class_names(job: Job) -> tuple[str, ...]:
+    return job.opened[job.card.bank_split].class_names
 
 
 def _beside_published(outcome: Outcome, job: Job) -> tuple[results.Score, ...]:

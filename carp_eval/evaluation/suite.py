@@ -17,6 +17,7 @@ from carp_eval.errors import CarpError
 from carp_eval.evaluation.job import DEFAULTS, Leaks, Settings
 from carp_eval.evaluation.running import evaluate, for_dataset
 from carp_eval.evaluation.suite_step import Step, is_meant
+from carp_eval.features.forward import choose_device
 from carp_eval.models.model import Model
 from carp_eval.results import Result, Score
 
@@ -58,8 +59,12 @@ class Suite:
             leaks: What is done with near-duplicates.
 
         Raises:
-            CarpError: If the model cannot be opened.
+            CarpError: If the model or the named data set cannot be opened, or the device cannot be used.
         """
+        # Once, where each entry would say the same.
+        choose_device(settings.device)
+        if dataset is not None and any(entry.dataset is None for entry in card.entries):
+            distributed.on_main(lambda: opening.locate(dataset, data_root=settings.data_root).splits)
         self.card = card
         self.seed = seed
         self.leaks: Leaks = leaks

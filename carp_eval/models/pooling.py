@@ -14,7 +14,7 @@ from torch.nn import functional
 from carp_eval.errors import UsageError
 from carp_eval.models.model import Model
 
-Pooling = Literal["gap", "gem", "rmac"]
+Pooling = Literal["gap", "gem", "rmac", "places"]
 
 SMALLEST = 1e-6
 OVERLAP = 0.4
@@ -40,6 +40,7 @@ def pooled(
     pooling: Pooling,
     p: float = 3.0,
     levels: int = 3,
+    places: int = 2,
     scales: tuple[float, ...] = (1.0,),
     per_scale_unit: bool = True,
     scale_power: float = 1.0,
@@ -52,9 +53,11 @@ def pooled(
 
     Args:
         model: The model, whose features are those of its trunk.
-        pooling: `gap` takes the mean, `gem` the generalised mean, `rmac` the maxima of regions.
+        pooling: `gap` takes the mean, `gem` the generalised mean, `rmac` the maxima of regions, `places`
+            the means of overlapping windows, one after another.
         p: Exponent of the generalised mean.
         levels: Sizes of regions of R-MAC.
+        places: Windows along each side.
         scales: Factors on the sides of the input.
         per_scale_unit: Whether each scale's descriptor is brought to length 1 before they are added; else a scale
             counts the more, the longer its descriptor is.
@@ -74,7 +77,7 @@ def pooled(
         raise UsageError(f"scales are positive numbers, one or more, got {scales}")
     if not 0 < scale_power < math.inf:
         raise UsageError(f"the exponent over scales is a positive number, got {scale_power}")
-    pool, told = _pooling(pooling, p=p, levels=levels)
+    pool, told = _pooling(pooling, p=p, levels=levels, places=places)
     network = PooledTrunk(
         model.network,
         pool,
@@ -183,7 +186,8 @@ class PooledTrunk(nn.Module):
         device = next((parameter.device for parameter in self.parameters()), torch.device("cpu"))
         try:
             with torch.inference_mode():
-                return self.feature_map(torch.zeros(1, channels, side, side, device=device)).shape[1]
+                black = torch.zeros(1, channels, side, side, device=device)
+                return self._pool(self.feature_map(black)).shape[1]
         finally:
             for module, training in modes:
                 module.training = training
@@ -247,10 +251,32 @@ def _starts(length: int, side: int, count: int) -> list[int]:
     return [number * (length - side) // max(count - 1, 1) for number in range(count)]
 
 
-def _pooling(pooling: Pooling, *, p: float, levels: int) -> tuple[Callable[[Tensor], Tensor], str]:
+def windows(maps: Float[Tensor, "image feature rows columns"], *, places: int) -> Float[Tensor, "image mean"]:
+    """Return the means of windows that are `places` - 1 shorter than the map and move by one: places x places of them.
+
+    A ResNet-50's map of 7 x 7 at two places is the mean of 6 x 6, four times: 8,192 values, as VISSL's linear
+    machines learn from.
+
+    Raises:
+        UsageError: If the map has fewer places.
+    """
+    rows, columns = maps.shape[2:]
+    if min(rows, columns) < places:
+        raise UsageError(
+            f"a feature map of {rows} x {columns} has no {places} windows along a side: take larger images, or a "
+            "variant that averages the whole map"
+        )
+    return functional.avg_pool2d(maps, (rows - places + 1, columns - places + 1), stride=1).flatten(1)
+
+
+def _pooling(
+    pooling: Pooling, *, p: float, levels: int, places: int
+) -> tuple[Callable[[Tensor], Tensor], str]:
     """Return a pooling and what says all of it."""
     if pooling == "gap":
         return gap, "gap"
+    if pooling == "places":
+        return partial(windows, places=places), f"windows {places}"
     if pooling == "gem":
         if not 0 < p < math.inf:
             raise UsageError(f"the exponent of the generalised mean is a positive number, got {p}")

@@ -49,8 +49,7 @@ class Scenes(Images):
     def key(self, index):
         return f"scene {self.first + index}"
 
-    @property
-    def manifest_sha256(self):
+    def hash_manifest(self):
         return self.manifest
 
 

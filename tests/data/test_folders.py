@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import pytest
 
-from carp_eval.data.folders import FolderSource
+from carp_eval.data.folders import FolderSource, PhotographSource
 from carp_eval.errors import BadImageError, DataError
 from tests.data.pictures import picture, write_folder
 
@@ -167,3 +167,24 @@ def test_a_split_can_be_sent_to_another_process(tmp_path):
     assert sent.key(1) == images.key(1)
     assert np.array_equal(sent.labels, images.labels)
     assert len(sent) == 3
+
+
+def test_photographs_lie_anywhere_and_have_no_class(tmp_path):
+    write_folder(tmp_path, {"": 1, "train": 1, "2019/summer/beach": 2, ".hidden": 1})
+    (tmp_path / "notes.txt").write_text("not an image")
+    photos = PhotographSource("images:x", tmp_path)
+    assert photos.splits == ("train",)
+    images = photos.open("train")
+    assert [images.key(index) for index in range(4)] == [
+        "0.png",
+        "2019/summer/beach/0.png",
+        "2019/summer/beach/1.png",
+        "train/0.png",
+    ]
+    assert images.labels.tolist() == [-1] * 4
+    assert images.class_names == ()
+    (tmp_path / "none").mkdir()
+    with pytest.raises(DataError, match="has no images"):
+        PhotographSource("images:x", tmp_path / "none")
+    with pytest.raises(DataError, match="cannot list the folder"):
+        PhotographSource("images:x", tmp_path / "nowhere")

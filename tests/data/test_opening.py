@@ -99,7 +99,7 @@ def test_an_id_of_the_hub_keeps_its_revision(monkeypatch, hub_cache):
         ("vco07:x", UnknownNameError, "Did you mean voc07:"),
         ("hf:", UsageError, "names nothing after the colon"),
         ("folder:", UsageError, "names nothing after the colon"),
-        ("./pets", UsageError, "say folder:./pets for class folders, hf:./pets for Parquet"),
+        ("./pets", UsageError, "say folder:./pets for class folders, images:./pets .* hf:./pets for Parquet"),
         ("folder:/gone", DataError, "cannot list the folder /gone: No such file"),
         ("hf:/gone/pets", DataError, "expected a folder or a Hub id"),
         ("hf:pets", DataError, "pets is neither"),

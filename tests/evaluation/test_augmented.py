@@ -6,7 +6,7 @@ import torch
 
 from carp_eval import seeds
 from carp_eval.errors import BadImageError, CardError, TrainingError, UsageError
-from carp_eval.evaluation import augmented, probe_training
+from carp_eval.evaluation import augmented, probe_training, running
 from tests.evaluation.training_scene import (
     SMALL,
     STILL,
@@ -200,8 +200,23 @@ def test_unreadable_images_stop_the_run_or_give_their_place(tmp_path):
         augmented.run(job(tmp_path, protocol, bad=(3, 20)))
     work = job(tmp_path / "skipping", protocol, bad=(3, 20), bad_queries=(5,), skip_bad=True)
     outcome = augmented.run(work)
-    assert outcome.counts == {"trained": 50, "skipped_in_training": 2}
+    assert outcome.counts == {"trained": 48, "skipped_in_training": 2}
     assert len(outcome.predictions["predicted"]) == 29
+
+
+def test_what_was_skipped_is_counted_as_where_features_are_banked(tmp_path):
+    def counts(name, **changes):
+        work = job(
+            tmp_path / name, card(name, **changes), bad=(3, 20), bad_queries=(5,), skip_bad=True, dataset="a"
+        )
+        outcome = running.RUNNERS[type(work.card)](work)
+        return {**running._counts(work), **outcome.counts}
+
+    augmented_counts = counts("linear@swav", **SMALL)
+    banked = counts("knn@dino", k=[3])
+    names = ("bank", "queries", "classes", "skipped")
+    assert [augmented_counts[name] for name in names] == [banked[name] for name in names] == [48, 29, 3, 3]
+    assert augmented_counts["trained"] == 48
 
 
 def test_a_rate_that_is_too_high_is_told(tmp_path):

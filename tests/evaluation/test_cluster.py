@@ -1,3 +1,5 @@
+import hashlib
+
 import numpy as np
 import pytest
 from sklearn import metrics
@@ -5,9 +7,12 @@ from sklearn import metrics
 from carp_eval.cards import loading
 from carp_eval.cards.cluster import LloydCard, MiniBatchCard
 from carp_eval.checkpoints.opening import open_model
-from carp_eval.errors import CardError, UsageError
+from carp_eval.data import subsets
+from carp_eval.data.subsets import KnownList
+from carp_eval.errors import CardError, DataError, UsageError
 from carp_eval.evaluation import cluster
 from carp_eval.evaluation.job import Job, Settings
+from tests.features import scene
 from tests.features.scene import Noise, take
 
 SCORES = {"nmi", "ami", "ari", "fms", "homogeneity", "completeness", "v", "cluster_accuracy"}
@@ -84,13 +89,56 @@ def test_a_share_of_each_class_is_fitted_and_the_rest_needs_no_features(digit_fo
     assert counts.tolist() == np.maximum(np.floor(expected / 4 + 0.5), 1).tolist()
     assert len(whole) == counts.sum() == outcome.counts["fitted"]
     assert (
-        f"{counts.sum()} of {expected.sum()} images of train were clustered, 25% of each class"
-        in outcome.notes
+        f"{counts.sum()} of {expected.sum()} images of train were clustered, 25% of each class, drawn with the seed: "
+        f"the field has no list of folder:{digit_folder}" == outcome.notes[0]
     )
     again = job(tenth, digit_folder, tmp_path)
     assert cluster.run(again).scores == outcome.scores
     everything = job(card("carp", **QUICK), digit_folder, tmp_path)
     assert cluster.run(everything).counts["fitted"] == expected.sum()
+
+
+def test_the_list_that_the_field_uses_is_taken_where_it_has_one(tmp_path, monkeypatch):
+    images, scored = Noise(60, seed=1), Noise(30, seed=2)
+    named = [3, 7, 12, 13, 20, 31, 44, 58]
+    text = "".join(f"n01_{number:03d}.png\n" for number in named)
+    keys = [f"n0/n01_{number:03d}.png" for number in range(60)]
+    monkeypatch.setattr(images, "key", keys.__getitem__)
+    (tmp_path / "imagenet_subsets").mkdir()
+    (tmp_path / "imagenet_subsets" / "10percent.txt").write_text(text)
+    sha256 = hashlib.sha256(text.encode()).hexdigest()
+    known = KnownList("10percent.txt", len(named), sha256)
+    monkeypatch.setitem(subsets.KNOWN_LISTS, ("imagenet", 0.1), known)
+
+    def found(dataset, **changes):
+        settings = Settings(num_workers=0, bank_home=tmp_path, device="cpu", data_root=tmp_path)
+        chosen = card("carp-imagenet", **QUICK, **changes)
+        work = Job(chosen, scene.model(), dataset, settings=settings, leaks="ignore")
+        work.opened |= {"train": images, "test": scored}
+        return work, cluster.run(work)
+
+    work, outcome = found("imagenet")
+    assert work.banks["train"].index.tolist() == list(range(len(named)))
+    assert list(work.banks["train"].keys) == [keys[number] for number in named]
+    assert outcome.notes[0] == f"clustered were the 8 images of SimCLR's list, SHA-256 {sha256}"
+    _, drawn = found("other")
+    assert "10% of each class, drawn with the seed: the field has no list of other" in drawn.notes[0]
+    _, drawn = found("imagenet", fit_list=False)
+    assert drawn.notes[0].endswith("images of train were clustered, 10% of each class")
+    (tmp_path / "imagenet_subsets" / "10percent.txt").unlink()
+    with pytest.raises(DataError, match=r"no list of images .*Get 10percent.txt from"):
+        found("imagenet")
+    with pytest.raises(CardError, match="fit_list goes with a fit_share"):
+        card("carp", fit_list=True)
+
+
+def test_images_of_one_class_are_told_to_say_nothing(banks, monkeypatch):
+    bank, queries = banks
+    said = "of one class: how clusters agree"
+    assert not any(said in note for note in cluster.judge(card("carp", **QUICK), *banks, seed=0).notes)
+    monkeypatch.setitem(queries.__dict__, "labels", queries.labels * 0)
+    outcome = cluster.judge(card("carp", **QUICK), bank, queries, seed=0)
+    assert any(said in note for note in outcome.notes)
 
 
 def test_a_share_of_unlabelled_images_is_drawn_from_all():

@@ -2,6 +2,7 @@ import pytest
 
 from carp_eval.cards import loading
 from carp_eval.checkpoints.opening import open_model
+from carp_eval.errors import UsageError
 from carp_eval.evaluation.job import Job, Settings
 from carp_eval.features import extraction
 
@@ -20,6 +21,16 @@ def make(digit_folder, *, seed=0, card="dino", **settings):
         settings=Settings(num_workers=0, **settings),
         seed=seed,
     )
+
+
+def test_a_device_that_cannot_be_is_refused_before_data_are_opened():
+    with pytest.raises(UsageError, match="the device 'cuba' cannot be used here"):
+        Job(
+            loading.protocol_card("knn", "dino"),
+            open_model("random:digits"),
+            "folder:nowhere",
+            settings=Settings(device="cuba"),
+        )
 
 
 def test_a_bank_is_made_once_and_noted(job, monkeypatch):

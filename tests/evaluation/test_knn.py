@@ -208,3 +208,15 @@ def test_one_temperature_is_not_in_the_settings(banks):
     alone = knn.run(card(k=[3], temperature=0.5), *banks, 0)
     assert [score.settings for score in outcome.scores] == [{"k": 3}] * 3
     assert [score.value for score in outcome.scores] == [score.value for score in alone.scores]
+
+
+def test_images_of_one_class_are_told_to_say_nothing(tmp_path):
+    said = "there is one class: every answer is right"
+    for names, expected in ((("a",), True), (("a", "b", "c"), False)):
+        images = [Noise(20, seed=seed) for seed in (1, 2)]
+        for some in images:
+            some.class_names = names
+            some.labels %= len(names)
+        banks = [take(tmp_path / str(len(names)), images=some) for some in images]
+        outcome = knn.run(loading.protocol_card("knn", "dino", {"k": [3]}), *banks, 0)
+        assert any(said in note for note in outcome.notes) == expected

@@ -337,6 +337,8 @@ def test_a_box_outside_its_image_stops_the_run_only_where_queries_are_cropped(ru
 
 def test_what_has_no_landmarks_is_refused(run, dataset, tmp_path):
     with pytest.raises(UsageError, match="say roxford5k, rparis6k, or landmarks:FOLDER"):
+        run("digits")
+    with pytest.raises(UsageError, match=r"needs a ground truth of landmarks.* one of 10 classes each"):
         run("digits", query_split="test")
     path = loading.Path(dataset.partition(":")[2]) / "gnd_landmarks.json"
     truth = json.loads(path.read_text())

@@ -43,8 +43,7 @@ class Album(Images):
     def key(self, index):
         return f"{self.split}-{index}"
 
-    @property
-    def manifest_sha256(self):
+    def hash_manifest(self):
         digest = hashlib.sha256()
         for picture in self.pictures:
             digest.update(f"{picture.mode} {picture.size}".encode() + picture.tobytes())

@@ -34,8 +34,7 @@ class Kinds(Noise):
             self.targets = np.where(right, 1, -1).astype(np.int8)
             self.labels[:] = -1
 
-    @property
-    def manifest_sha256(self):
+    def hash_manifest(self):
         names = "/".join(self.class_names)
         return hashlib.sha256(self.content.tobytes() + self.labels.tobytes() + names.encode()).hexdigest()
 

@@ -184,7 +184,9 @@ def test_what_cannot_be_ranked_is_refused(banks, tmp_path):
         retrieval.run(card(), unlabelled, queries, 0)
     images = Noise(12, seed=2)
     images.labels[:] = 2
-    nobody, images.labels[:] = take(tmp_path, images=images), 1
+    nobody = take(tmp_path, images=images)
+    images = Noise(12, seed=2)
+    images.labels[:] = 1
     with pytest.raises(UsageError, match="none of 12 queries has an image of its class"):
         retrieval.run(card(), nobody, take(tmp_path, images=images), 0)
     network = Net().eval()

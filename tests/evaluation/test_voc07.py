@@ -7,11 +7,12 @@ from sklearn.model_selection import cross_val_score
 
 from carp_eval.cards import loading
 from carp_eval.checkpoints.opening import open_model
-from carp_eval.errors import CardError, UsageError
+from carp_eval.errors import CardError, DataError, UsageError
 from carp_eval.evaluation.job import Job, Settings
 from carp_eval.evaluation.running import evaluate
 from carp_eval.features.bank import Bank
 from carp_eval.metrics import voc
+from carp_eval.models.pooling import pooled
 from tests.evaluation import voc_scene
 from tests.evaluation.test_liblinear import by_scikit_learn
 from tests.metrics.test_voc import by_loops
@@ -43,9 +44,13 @@ def by_metric(record, metric):
 
 def features_and_targets(model, copy, variant):
     """Both splits as the references scale them, from the banks."""
-    job = Job(loading.protocol_card("voc07", variant), model, copy, settings=Settings(num_workers=0))
+    card = loading.protocol_card("voc07", variant)
+    job = Job(card, model, copy, settings=Settings(num_workers=0))
+    windows = {"vissl": 2}.get(variant)
+    shown = windows and pooled(model, pooling="places", places=windows, per_scale_unit=False)
     for split in ("trainval", "test"):
-        bank = job.bank(split)
+        bank = job.bank(split, model=shown)
+        assert bank.dim == model.feature_dim * (windows or 1) ** 2
         assert isinstance(bank, Bank)
         rows = bank.features().double().numpy()
         yield rows / (np.linalg.norm(rows, axis=1, keepdims=True) + 1e-5)
@@ -160,6 +165,18 @@ def test_folds_need_as_many_images_of_a_class(model, copy, tmp_path):
 def test_data_of_one_class_an_image_are_refused(model, digit_folder, tmp_path):
     with pytest.raises(UsageError, match=r"show several classes.*say -d voc07"):
         score(model, f"folder:{digit_folder}", tmp_path, changes={"bank_split": "train"})
+
+
+def test_another_kind_of_data_is_told_so_whatever_its_splits(model, copy, digit_folder, tmp_path):
+    with pytest.raises(
+        UsageError, match=r"show several classes.*has test, train, and .* one of 4 classes each"
+    ):
+        score(model, f"folder:{digit_folder}", tmp_path)
+    # Of the right kind it is the split that is missing.
+    with pytest.raises(DataError, match="no split 'other'"):
+        score(model, copy, tmp_path, changes={"bank_split": "other"})
+    with pytest.raises(DataError, match="nowhere"):
+        score(model, f"voc07:{tmp_path}/nowhere", tmp_path)
 
 
 def test_a_stopped_run_goes_on(model, copy, tmp_path):

@@ -278,3 +278,36 @@ def test_it_runs_where_features_are_extracted():
     (features, index), *_ = forward(found.network, batches, device=torch.device("cpu"))
     assert features.shape == (3, found.feature_dim)
     assert np.array_equal(index, [0, 1, 2])
+
+
+def test_windows_are_the_means_of_parts_one_after_another():
+    maps = torch.randn(2, 3, 7, 5, dtype=torch.float64)
+    found = pooling.windows(maps, places=2)
+    assert found.shape == (2, 12)
+    for image in range(2):
+        for feature in range(3):
+            for down in range(2):
+                for across in range(2):
+                    part = [
+                        maps[image, feature, row, column].item()
+                        for row in range(down, down + 6)
+                        for column in range(across, across + 4)
+                    ]
+                    expected = sum(part) / len(part)
+                    assert found[image, 4 * feature + 2 * down + across].item() == pytest.approx(expected)
+    assert torch.allclose(pooling.windows(maps, places=1), pooling.gap(maps))
+
+
+def test_a_map_too_small_for_the_windows_is_refused():
+    with pytest.raises(UsageError, match="no 3 windows"):
+        pooling.windows(torch.zeros(1, 1, 2, 4), places=3)
+
+
+def test_windows_have_a_width_and_a_layer_of_their_own():
+    trunk = model(trunks.build(TrunkCard(architecture="small", channels=1)), side=32)
+    wide = pooled(trunk, pooling="places", places=2, per_scale_unit=False)
+    images = torch.randn(2, 1, 32, 32)
+    with torch.inference_mode():
+        assert wide.network(images).shape == (2, wide.feature_dim)
+        assert wide.feature_dim == 4 * trunk.network(images).shape[1]
+    assert wide.layer != pooled(trunk, pooling="gap", per_scale_unit=False).layer

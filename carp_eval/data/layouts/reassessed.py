@@ -3,7 +3,6 @@
 import hashlib
 import re
 from collections.abc import Callable
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -54,13 +53,8 @@ class ReassessedImages(Images):
         """Return the original's key."""
         return self._original.key(index)
 
-    @property
-    def manifest_sha256(self) -> str:
+    def hash_manifest(self) -> str:
         """Hash the original's hash and the labels."""
-        return self._manifest
-
-    @cached_property
-    def _manifest(self) -> str:
         assert self.targets is not None
         digest = hashlib.sha256(self._original.manifest_sha256.encode())
         digest.update(np.ascontiguousarray(self.targets).data)
