@@ -1,6 +1,6 @@
-"""Recipe cards: a training that can be run, whole."""
+"""Recipe cards: a training that can be run, whole. What one method alone has to say is in the card of that method."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
@@ -48,12 +48,49 @@ class TrunkCard(Frozen):
     zero_init_residual: bool = True
 
 
+class InitCard(Frozen):
+    """What the trunk starts from.
+
+    Attributes:
+        model: A model as `-m` spells it, whose trunk is the recipe's; left out, fresh weights of the recipe's seed.
+        freeze_epochs: Epochs at the start in which that trunk stays as it is, BatchNorm's statistics too, and what is
+            above it learns.
+    """
+
+    model: str | None = None
+    freeze_epochs: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _something_is_frozen(self) -> "InitCard":
+        if self.freeze_epochs and self.model is None:
+            raise ValueError(
+                f"freeze_epochs is {self.freeze_epochs} and there is nothing to keep: name a model to start from "
+                "(init.model), or leave it out"
+            )
+        return self
+
+
 class HeadCard(Frozen):
-    """The projection head: dense layers, with BatchNorm and GELU between them (CARP, B.1)."""
+    """The projection head: dense layers, and what comes between them. The defaults are CARP's (B.1).
+
+    Attributes:
+        num_layers: Dense layers.
+        hidden_dim: Width between them.
+        output_dim: Width of the embedding.
+        activation: What follows each layer but the last.
+        batch_norm: Whether BatchNorm stands before each activation.
+        output_norm: Whether BatchNorm, without weights, follows the last layer.
+        initialisation: `truncated` draws weights from a normal of deviation 0.02, cut at two deviations, and starts
+            biases at zero; `torch` is PyTorch's own.
+    """
 
     num_layers: PositiveInt = 3
     hidden_dim: PositiveInt = 2048
     output_dim: PositiveInt = 256
+    activation: Literal["gelu", "relu"] = "gelu"
+    batch_norm: bool = True
+    output_norm: bool = False
+    initialisation: Literal["truncated", "torch"] = "truncated"
 
 
 class PrototypesCard(Frozen):
@@ -62,46 +99,16 @@ class PrototypesCard(Frozen):
     Attributes:
         count: How many, K.
         unit_norm: Whether each has length one.
-        teacher: Whether the teacher keeps its own moving average of them or uses the student's.
+        sets: How many independent sets of `count`, of a method that clusters several times.
     """
 
     count: PositiveInt
     unit_norm: bool = True
-    teacher: Literal["ema", "shared"] = "ema"
-
-
-class PartitionCard(Frozen):
-    """How the prototypes are split into blocks (CARP, section 4 and Table 7).
-
-    Attributes:
-        kind: `random` draws afresh every step; `constant` takes sequential blocks, once.
-        block_size: Prototypes in a block, N_B.
-    """
-
-    kind: Literal["random", "constant"] = "random"
-    block_size: Annotated[int, Field(ge=2)]
-
-
-class LossCard(Frozen):
-    """The CARP loss (equation 3).
-
-    Attributes:
-        convention: `sum` adds the two directions, as equation 3 prints it; `mean` averages over the
-            ordered pairs, as the authors' code does: half the consistency, so an entropy weight w
-            there is 2w here.
-        entropy_weight: Weight of the entropy term at the start.
-        final_entropy_weight: Weight at the end; left out, the same.
-        entropy_schedule: How the weight goes from one to the other.
-    """
-
-    convention: Literal["sum", "mean"] = "sum"
-    entropy_weight: NonNegative = 1.0
-    final_entropy_weight: NonNegative | None = None
-    entropy_schedule: Shape = "constant"
+    sets: PositiveInt = 1
 
 
 class TeacherCard(Frozen):
-    """The slow network.
+    """The slow network of a method that has one.
 
     Attributes:
         kind: `ema` follows the student; `none` is the siamese ablation of Table 5, where the targets
@@ -218,35 +225,49 @@ class ExpectCard(Frozen):
 
 
 class RecipeCard(Card):
-    """A training that can be run: `carp train NAME`."""
+    """A training that can be run, `carp train NAME`: what recipes of all methods say.
 
-    method: Literal["carp"]
+    A method's own tables are added by a subclass (see `cards.methods`).
+
+    Attributes:
+        judged: Which of two networks the method's authors evaluate; a method of one network has that.
+    """
+
+    judged: ClassVar[Literal["teacher", "student"]] = "teacher"
+
+    method: str
     seed: int = 0
     data: DataCard
     trunk: TrunkCard
+    init: InitCard = InitCard()
     head: HeadCard
-    prototypes: PrototypesCard
-    partition: PartitionCard
-    loss: LossCard = LossCard()
-    teacher: TeacherCard
     views: Annotated[tuple[ViewCard, ...], Field(min_length=1)]
     optimiser: OptimiserCard
     schedule: ScheduleCard
     expect: ExpectCard = ExpectCard()
 
     @model_validator(mode="after")
-    def _fits(self) -> "RecipeCard":
-        if self.partition.block_size > self.prototypes.count:
-            raise ValueError(
-                f"partition.block_size is {self.partition.block_size}, more than the "
-                f"{self.prototypes.count} prototypes there are (prototypes.count)"
-            )
+    def _views_and_channels_fit(self) -> "RecipeCard":
         if sum(view.count for view in self.views) < 2:
             raise ValueError("at least two views of an image are needed")
         if not len(self.data.mean) == len(self.data.std) == self.trunk.channels:
             raise ValueError(
                 f"data.mean and data.std need {self.trunk.channels} values, as trunk.channels says"
             )
-        if not any(view.to_teacher for view in self.views):
-            raise ValueError("at least one view must go to the teacher (views.to_teacher)")
         return self
+
+
+class PrototypeRecipe(RecipeCard):
+    """A recipe of a method that assigns images to prototypes, which its networks hold as `prototypes.weight`."""
+
+    prototypes: PrototypesCard
+
+
+def check_teacher_sees(views: tuple[ViewCard, ...]) -> None:
+    """Make sure that a teacher has something to see, in the recipe of a method that has one.
+
+    Raises:
+        ValueError: If no view goes to it.
+    """
+    if not any(view.to_teacher for view in views):
+        raise ValueError("at least one view must go to the teacher (views.to_teacher)")

@@ -2,11 +2,11 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from carp_eval.commands import options
+from carp_eval.commands import options, slurm
 
 EXIT_STOPPED = {"SIGINT": 130, "SIGTERM": 143}
 
@@ -26,6 +26,20 @@ def train(
     resume: Annotated[
         str | None, typer.Option("--resume", metavar="RUN", help="Go on with this run; `last` is the newest.")
     ] = None,
+    init: Annotated[
+        str | None,
+        typer.Option(
+            "--init",
+            metavar="MODEL",
+            help="Start from the trunk of this model, spelled as for -m; it must be the recipe's trunk exactly.",
+        ),
+    ] = None,
+    freeze_trunk_epochs: Annotated[
+        int | None,
+        typer.Option(
+            "--freeze-trunk-epochs", min=0, help="Keep that trunk as it is for so many epochs at the start."
+        ),
+    ] = None,
     data_root: options.DataRoot = None,
     device: options.Device = None,
     workers: options.Workers = None,
@@ -37,6 +51,8 @@ def train(
         Path | None,
         typer.Option("--preview-views", metavar="PNG", help="Draw some images and their views, and stop."),
     ] = None,
+    slurm_job: slurm.Slurm = False,
+    slurm_set: slurm.SlurmSet = None,
     list_recipes: Annotated[bool, typer.Option("--list", help="List the recipes, and stop.")] = False,
     dry_run: options.DryRun = False,
 ) -> None:
@@ -59,21 +75,30 @@ def train(
             raise UsageError(f"--set expects KEY=VALUE, as in --set schedule.epochs=5; got {change!r}")
         pairs[key.strip()] = value.strip()
     if dataset is not None:
-        pairs["data.name"] = f'"{dataset}"'
+        pairs["data.name"] = options.quoted(dataset)
+    if init is not None:
+        pairs["init.model"] = options.quoted(init)
+    if freeze_trunk_epochs is not None:
+        pairs["init.freeze_epochs"] = str(freeze_trunk_epochs)
     if resume is not None and (recipe is not None or pairs):
-        raise UsageError("--resume goes on with a run's own recipe: leave RECIPE, --set and -d out")
-    with train_display.Display() as display:
-        plan = start.plan(
-            recipe or "digits",
-            changes=pairs,
-            resume=resume,
-            runs_root=output,
-            data_root=data_root,
-            device=device,
-            num_workers=workers,
-            skip_bad=skip_bad,
-            display=display,
+        raise UsageError(
+            "--resume goes on with a run's own recipe: leave RECIPE, --set and -d out, and --init with what it brings"
         )
+    told = slurm.parameters(asked=slurm_job, pairs=slurm_set)
+    arguments: dict[str, Any] = {
+        "recipe_name": recipe or "digits",
+        "changes": pairs,
+        "runs_root": output,
+        "data_root": data_root,
+        "device": device,
+        "num_workers": workers,
+        "skip_bad": skip_bad,
+    }
+    if slurm_job and not dry_run and preview_views is None:
+        _submit(arguments, resume, told)
+        return
+    with train_display.Display() as display:
+        plan = start.plan(**arguments, resume=resume, display=display)
         if preview_views is not None:
             start.preview(plan, preview_views)
             display.say(f"drew {preview_views}")
@@ -86,11 +111,39 @@ def train(
         sys.exit(EXIT_STOPPED[outcome.stopped_by.name])
 
 
-def _list_recipes() -> None:
+def _submit(arguments: dict[str, Any], resume: str | None, parameters: dict[str, str]) -> None:
+    """Submit the training to a cluster, into a folder that is made now, or that of the run to go on with."""
+    from functools import partial
+
     from carp_eval.cards import loading
+    from carp_eval.checkpoints import runs
+    from carp_eval.commands import tables
+    from carp_eval.pretrain import slurm as cluster
+
+    name, root = arguments["recipe_name"], arguments["runs_root"]
+    # A broken recipe is told of now, not by a job.
+    loading.recipe(name, arguments["changes"])
+    cluster.check_installed()
+    if resume is None:
+        folder = runs.new_folder(Path(name).stem, root=root)
+    else:
+        folder = runs.last_folder(root=root) if resume == "last" else Path(resume).expanduser()
+    (job,) = cluster.submit(
+        partial(slurm.train_here, arguments),
+        [folder],
+        folder=folder,
+        name="carp-train",
+        parameters=parameters,
+    )
+    tables.say(f"job {job} trains in {folder}; its output: {folder / cluster.LOGS}")
+
+
+def _list_recipes() -> None:
+    from carp_eval.cards import loading, methods
     from carp_eval.commands import tables
 
-    cards = {name: loading.recipe(name) for name in loading.names(loading.RECIPES)}
+    known = methods.recipes(on_broken=lambda error: tables.warn(str(error)))
+    cards = {name: loading.recipe(name) for name in known}
     rows = [
         {"recipe": name, "what it is": card.summary, "expect": f"{card.expect.score} {card.expect.time}"}
         for name, card in cards.items()

@@ -43,12 +43,9 @@ class Display:
     ) -> None:
         self._bar.stop()
 
-    def step(self, *, step: int, num_steps: int, values: dict[str, float]) -> None:
+    def step(self, *, step: int, num_steps: int, values: dict[str, float], told: str) -> None:
         """Move the bar."""
-        losses = (
-            f"loss {values['loss']:.3f} = {values['consistency']:.3f} + entropy, KL {values['kl']:.3f}, "
-            f"{values['images_per_second']:.0f} img/s"
-        )
+        losses = f"{told}, {values['images_per_second']:.0f} img/s"
         epoch = f"{values['epoch']:.1f}"
         if self._task is None:
             self._bar.start()

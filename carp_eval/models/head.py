@@ -10,20 +10,20 @@ from carp_eval.cards.recipe import HeadCard
 
 
 def build(card: HeadCard, *, input_dim: int) -> nn.Sequential:
-    """Build a projection head: dense layers with BatchNorm and GELU between them (CARP, B.1).
-
-    Weights are drawn from a normal of deviation 0.02 cut at two deviations, biases start at zero, as
-    in the authors' code.
-    """
+    """Build a projection head, as its card says; left to the defaults, CARP's (B.1, its authors' weights)."""
     widths = [input_dim, *[card.hidden_dim] * (card.num_layers - 1), card.output_dim]
     layers: list[nn.Module] = []
     for inner, outer in pairwise(widths):
         if layers:
-            layers += [nn.BatchNorm1d(inner), nn.GELU()]
+            layers += [nn.BatchNorm1d(inner)] if card.batch_norm else []
+            layers.append(nn.GELU() if card.activation == "gelu" else nn.ReLU())
         linear = nn.Linear(inner, outer)
-        nn.init.trunc_normal_(linear.weight, std=0.02, a=-0.04, b=0.04)
-        nn.init.zeros_(linear.bias)
+        if card.initialisation == "truncated":
+            nn.init.trunc_normal_(linear.weight, std=0.02, a=-0.04, b=0.04)
+            nn.init.zeros_(linear.bias)
         layers.append(linear)
+    if card.output_norm:
+        layers.append(nn.BatchNorm1d(card.output_dim, affine=False))
     return nn.Sequential(*layers)
 
 

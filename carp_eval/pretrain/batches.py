@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 
 import torch
-from torch import Tensor
 
 from carp_eval import distributed, seeds
 from carp_eval.cards.recipe import RecipeCard
@@ -13,7 +12,7 @@ from carp_eval.data.images import Images
 from carp_eval.data.loading import in_memory
 from carp_eval.data.pixels import pixels_of
 from carp_eval.data.skipping import SkippedImages
-from carp_eval.data.training_batches import TrainingBatches
+from carp_eval.data.training_batches import TrainingBatch, TrainingBatches
 from carp_eval.data.views import Views
 
 
@@ -21,6 +20,7 @@ class ViewBatches:
     """The views of a recipe's images, in the order of its seed; this process's share of each step.
 
     Attributes:
+        num_images: Images in the split, over all processes.
         steps_per_epoch: Steps of an epoch; images of a last batch that is not full wait for another epoch.
     """
 
@@ -49,6 +49,7 @@ class ViewBatches:
         """
         self._recipe = recipe
         self._batch_size = recipe.schedule.batch_size
+        self.num_images = len(images)
         self.steps_per_epoch = order.num_steps(len(images), self._batch_size)
         order.check_share(self._batch_size, distributed.world_size())
         data, self._one_by_one, self._pixels = recipe.data, None, None
@@ -70,15 +71,14 @@ class ViewBatches:
                 pin_memory=pin_memory,
             )
 
-    def epoch(self, epoch: int, *, start_step: int = 0) -> Iterator[list[Tensor]]:
-        """Yield the views of each step of an epoch, from a step on.
+    def epoch(self, epoch: int, *, start_step: int = 0) -> Iterator[TrainingBatch]:
+        """Yield the views of each step of an epoch, and the numbers of their images, from a step on.
 
         Raises:
             BadImageError: If an image cannot be read and nobody collects such images.
         """
         if self._one_by_one is not None:
-            for batch in self._one_by_one.epoch(epoch, start_step=start_step):
-                yield batch.views
+            yield from self._one_by_one.epoch(epoch, start_step=start_step)
             return
         assert self._pixels is not None
         steps = order.epoch_steps(
@@ -92,4 +92,4 @@ class ViewBatches:
         )
         for step, numbers in enumerate(torch.from_numpy(steps), start=start_step):
             chance = seeds.generator(self._recipe.seed, "views", epoch, step, distributed.rank())
-            yield self._batch_views(self._pixels[numbers], chance)
+            yield TrainingBatch(self._batch_views(self._pixels[numbers], chance), numbers)

@@ -1,6 +1,7 @@
 """What a training will need, said before it starts."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import psutil
@@ -8,7 +9,8 @@ import torch
 from torch import Tensor
 
 from carp_eval.cards.recipe import RecipeCard
-from carp_eval.models import network
+from carp_eval.models.network import Network
+from carp_eval.pretrain.method import Method
 
 PROBE_PIXELS = 2**19
 OPTIMISER_COPIES = {"sgd": 1, "lars": 1, "adamw": 2}
@@ -19,7 +21,7 @@ class Estimate:
     """What a training will need.
 
     Attributes:
-        parameters: Of trunk, head and prototypes.
+        parameters: Of the student: trunk, head and what the method adds.
         bytes_needed: Weights, gradients, optimiser, teacher, activations and logits, per process.
         bytes_free: Memory that is free on the device now.
         seconds: The whole training, loading and evaluation not counted.
@@ -31,13 +33,15 @@ class Estimate:
     seconds: float
 
 
-def estimate(recipe: RecipeCard, *, num_steps: int, world_size: int, device: torch.device) -> Estimate:
-    """Estimate memory and time from one small step of the real network on this device.
+def estimate(
+    recipe: RecipeCard, method: Method, *, num_steps: int, world_size: int, device: torch.device
+) -> Estimate:
+    """Estimate memory and time from one small step of the real network on this device, which leaves its traces in it.
 
     Activations are counted as what autograd keeps for a few images, scaled to the batch; time is that
     of the same forward and backward passes, and of a forward pass of the teacher.
     """
-    probe = network.build(recipe, seed=0).to(device)
+    probe = method.student
     parameters = sum(p.numel() for p in probe.parameters())
     local = -(-recipe.schedule.batch_size // world_size)
     # As many images as keep the probe short: 10 of 224 pixels' side, a whole batch of 28.
@@ -48,14 +52,14 @@ def estimate(recipe: RecipeCard, *, num_steps: int, world_size: int, device: tor
         view_bytes, view_seconds = _probe(probe, pixels, bf16=recipe.schedule.precision == "bf16")
         kept_bytes += view_bytes * view.count
         seconds += view_seconds * view.count
-    copies = 2 + OPTIMISER_COPIES[recipe.optimiser.name] + (recipe.teacher.kind == "ema")
-    # The loss holds a few chunks of logits beside the prototypes' gradient: small against the rest.
+    copies = 2 + OPTIMISER_COPIES[recipe.optimiser.name] + (method.teacher is not None)
+    # What the loss holds is left out: CARP's is a few chunks of logits, small against the rest.
     needed = parameters * 4 * copies + kept_bytes * local // images
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
     return Estimate(parameters, needed, free, seconds * local / images * num_steps)
 
 
-def _probe(probe: network.Network, pixels: Tensor, *, bf16: bool) -> tuple[int, float]:
+def _probe(probe: Network, pixels: Tensor, *, bf16: bool) -> tuple[int, float]:
     kept: dict[int, int] = {}
 
     def note(tensor: Tensor) -> Tensor:
@@ -64,7 +68,7 @@ def _probe(probe: network.Network, pixels: Tensor, *, bf16: bool) -> tuple[int, 
 
     def run() -> None:
         with torch.autocast(pixels.device.type, torch.bfloat16, enabled=bf16):
-            probe(pixels).sum().backward()
+            _total(probe(pixels)).backward()
             with torch.no_grad():
                 probe(pixels)
 
@@ -77,3 +81,8 @@ def _probe(probe: network.Network, pixels: Tensor, *, bf16: bool) -> tuple[int, 
         torch.cuda.synchronize()
     seconds = time.perf_counter() - start
     return sum(size for place, size in kept.items() if place not in weights), seconds
+
+
+def _total(output: Tensor | Sequence[Tensor]) -> Tensor:
+    """Make one number of what a student gives, be it an embedding or several."""
+    return output.sum() if isinstance(output, Tensor) else torch.stack([part.sum() for part in output]).sum()

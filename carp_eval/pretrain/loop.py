@@ -18,11 +18,13 @@ from carp_eval import distributed, optim
 from carp_eval.cards.recipe import RecipeCard
 from carp_eval.checkpoints import runs, training
 from carp_eval.checkpoints.reading import fill
+from carp_eval.data.training_batches import TrainingBatch
 from carp_eval.errors import TrainingError
-from carp_eval.pretrain import signs
+from carp_eval.pretrain import methods, signs
 from carp_eval.pretrain.batches import ViewBatches
-from carp_eval.pretrain.carp import Carp
+from carp_eval.pretrain.init import InitialTrunk, hold_trunk
 from carp_eval.pretrain.journal import Journal
+from carp_eval.pretrain.method import Method, Step
 from carp_eval.pretrain.monitor import Monitor
 
 LOG_STEPS = 10
@@ -32,8 +34,8 @@ LOG_STEPS = 10
 class Display(Protocol):
     """Who is told how a training goes."""
 
-    def step(self, *, step: int, num_steps: int, values: dict[str, float]) -> None:
-        """Hear of a step that was taken."""
+    def step(self, *, step: int, num_steps: int, values: dict[str, float], told: str) -> None:
+        """Hear of a step that was taken: its numbers, and its losses in words."""
         ...
 
     def say(self, text: str) -> None:
@@ -68,6 +70,7 @@ class Training:
         batches: ViewBatches,
         accelerator: Accelerator,
         resume: training.TrainingCheckpoint | None,
+        initial: InitialTrunk | None = None,
     ) -> None:
         """Build everything, or take it from a checkpoint.
 
@@ -76,22 +79,30 @@ class Training:
             batches: Where views come from.
             accelerator: Device, precision and processes.
             resume: The checkpoint to go on from.
+            initial: What the trunk starts from; a checkpoint needs none.
 
         Raises:
             TrainingError: If the checkpoint is of another recipe or number of processes.
             CheckpointError: If its weights do not fit.
+            PluginError: If the method is another package's, which does not work.
         """
         self.recipe, self.batches, self.accelerator = recipe, batches, accelerator
         self.num_steps = recipe.schedule.epochs * batches.steps_per_epoch
         self.warmup_steps = round(recipe.optimiser.warmup_epochs * batches.steps_per_epoch)
-        self.method = Carp(recipe, device=accelerator.device)
-        self.optimiser = optim.build(recipe.optimiser, self.method.student)
+        self.method: Method = methods.build(recipe, device=accelerator.device)
+        self.optimiser = self.method.optimiser()
         self.step = 0
         if resume is not None:
             self._take(resume)
+        elif initial is not None:
+            initial.fill(self.method)
         student: nn.Module = self.method.student
         if distributed.world_size() > 1 and accelerator.device.type == "cuda":
             student = nn.SyncBatchNorm.convert_sync_batchnorm(student)
+        self._bare = student
+        self._holds_trunk = self.epoch < recipe.init.freeze_epochs
+        if self._holds_trunk:
+            hold_trunk(self.method, still=True)
         self.student = accelerator.prepare_model(student)
 
     @property
@@ -104,22 +115,37 @@ class Training:
         """Share of the training that is done."""
         return self.step / self.num_steps
 
-    def take_step(self, views: list[torch.Tensor]) -> dict[str, float]:
+    @property
+    def place(self) -> Step:
+        """Where the training stands."""
+        return Step(self.step, self.epoch, self.progress)
+
+    def start_epoch(self) -> None:
+        """Let the method make ready, where an epoch begins."""
+        still = self.epoch < self.recipe.init.freeze_epochs
+        if still != self._holds_trunk:
+            self._holds_trunk = still
+            hold_trunk(self.method, still=still)
+            # What averages gradients over processes has noted which parameters take one.
+            self.student = self.accelerator.prepare_model(self._bare)
+        if self.step % self.batches.steps_per_epoch == 0:
+            self.method.start_epoch(self.epoch, self.batches)
+        if still:
+            # Whoever has looked at the networks since may have left them in training mode.
+            hold_trunk(self.method, still=True)
+
+    def take_step(self, batch: TrainingBatch) -> dict[str, float]:
         """Take one step, and return what it showed.
 
         Raises:
             TrainingError: If the loss is not finite; no weight has moved then.
         """
-        device = self.accelerator.device
+        device, place = self.accelerator.device, self.place
         bf16 = self.recipe.schedule.precision == "bf16"
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            loss = self.method.loss(
-                [view.to(device, non_blocking=True) for view in views],
-                student=self.student,
-                step=self.step,
-                progress=self.progress,
-            )
-        total = loss.total.item()
+            views = [view.to(device, non_blocking=True) for view in batch.views]
+            losses = self.method.loss(TrainingBatch(views, batch.index), student=self.student, step=place)
+        total = losses.total.item()
         if not math.isfinite(total):
             raise TrainingError(
                 f"the loss is {total} at step {self.step} (epoch {self.epoch + 1}): no weight was moved, and the last "
@@ -128,23 +154,17 @@ class Training:
         lr = optim.learning_rate(
             self.recipe.optimiser, step=self.step, num_steps=self.num_steps, warmup_steps=self.warmup_steps
         )
-        optim.set_learning_rate(self.optimiser, lr)
-        self.accelerator.backward(loss.total)
-        momentum = self.method.momentum(self.progress)
-        self.method.follow(progress=self.progress)
+        self.method.set_rates(self.optimiser, lr, place)
+        self.accelerator.backward(losses.total)
+        self.method.before_update(place)
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
+        self.method.after_update(place)
         self.step += 1
-        return {
-            "loss": total,
-            "consistency": loss.consistency.item(),
-            "kl": loss.kl.item(),
-            "lr": lr,
-            "teacher_momentum": momentum,
-        }
+        return {"loss": total, **{name: float(value) for name, value in losses.shown.items()}, "lr": lr}
 
     def checkpoint(self) -> training.TrainingCheckpoint:
-        """Return all that is needed to go on to the bit."""
+        """Return all that is needed to go on to the bit; all processes call it together."""
         return training.TrainingCheckpoint(
             recipe=self.recipe,
             step=self.step,
@@ -152,6 +172,7 @@ class Training:
             student=self.method.student.state_dict(),
             teacher={} if self.method.teacher is None else self.method.teacher.state_dict(),
             optimiser=self.optimiser.state_dict(),
+            method=self.method.state(),
         )
 
     def _take(self, resume: training.TrainingCheckpoint) -> None:
@@ -163,6 +184,7 @@ class Training:
         fill(self.method.student, resume.student, where="the student of the checkpoint")
         if self.method.teacher is not None:
             fill(self.method.teacher, resume.teacher, where="the teacher of the checkpoint")
+        self.method.take_state(resume.method)
         self.optimiser.load_state_dict(resume.optimiser)
         self.step = resume.step
 
@@ -198,10 +220,10 @@ def run(state: Training, folder: Path, *, monitor: Monitor | None, display: Disp
                 if monitor is not None and schedule.knn_epochs and state.epoch % schedule.knn_epochs == 0:
                     online = monitor.look(state.method)
                     seen |= online
-                    display.say(monitor.describe(online, epoch=state.epoch))
+                    display.say(monitor.describe(online, epoch=state.epoch, method=state.method))
                     if journal is not None:
                         journal.write(step=state.step, values=online)
-                found = signs.warnings(state.recipe, progress=state.progress, signs=seen)
+                found = {} if signs.too_early(state.progress) else state.method.warnings(seen)
                 for sign in found.keys() - warned:
                     display.say(f"warning: {found[sign]}")
                 warned |= found.keys()
@@ -223,12 +245,13 @@ def run(state: Training, folder: Path, *, monitor: Monitor | None, display: Disp
 
 def save(state: Training, folder: Path) -> None:
     """Write the run's checkpoint; at the recipe's milestones, a copy that stays."""
+    checkpoint = state.checkpoint()
     if distributed.is_main():
         last = folder / runs.LAST
-        training.save(last, state.checkpoint())
+        training.save(last, checkpoint)
         keep = state.recipe.schedule.keep_epochs
         at_boundary = state.step % state.batches.steps_per_epoch == 0
-        if keep and at_boundary and state.epoch % keep == 0:
+        if keep and state.step and at_boundary and state.epoch % keep == 0:
             milestone = last.with_name(f"epoch-{state.epoch:04d}.pt")
             milestone.unlink(missing_ok=True)
             # The next save renames over `last.pt`, so a hard link keeps these bytes without a copy.
@@ -266,12 +289,15 @@ def _epoch(
     """Take the rest of an epoch's steps; stop early once a signal was seen by any process."""
     started, at_start = time.perf_counter(), state.step
     start_step = state.step % state.batches.steps_per_epoch
-    for views in state.batches.epoch(state.epoch, start_step=start_step):
-        values = state.take_step(views)
+    state.start_epoch()
+    for batch in state.batches.epoch(state.epoch, start_step=start_step):
+        losses = state.take_step(batch)
+        values = dict(losses)
         images = (state.step - at_start) * state.recipe.schedule.batch_size
         values["images_per_second"] = images / (time.perf_counter() - started)
         values["epoch"] = state.step / state.batches.steps_per_epoch
-        display.step(step=state.step, num_steps=state.num_steps, values=values)
+        told = state.method.told(losses)
+        display.step(step=state.step, num_steps=state.num_steps, values=values, told=told)
         yield values
         if distributed.any_process(stopped() is not None):
             return

@@ -14,8 +14,7 @@ from carp_eval.features.rows import unit_rows
 from carp_eval.features.search import search
 from carp_eval.metrics import label_free
 from carp_eval.models.network import Network
-from carp_eval.pretrain import signs
-from carp_eval.pretrain.carp import Carp
+from carp_eval.pretrain.method import Method
 
 NEIGHBOURS = 20
 TEMPERATURE = 0.07
@@ -31,7 +30,6 @@ class Monitor:
         bank: Labelled images that vote; 10,000 at most, evenly taken.
         queries: Images to classify; likewise.
         preprocessing: How images become input.
-        unit_norm: Whether prototypes count by direction alone.
         device: Where the networks are.
         num_workers: Processes that load images; None is from the cores.
     """
@@ -39,43 +37,39 @@ class Monitor:
     bank: Images
     queries: Images
     preprocessing: Preprocessing
-    unit_norm: bool
     device: torch.device
     num_workers: int | None = None
 
     @torch.inference_mode()
-    def look(self, method: Carp) -> dict[str, float]:
+    def look(self, method: Method) -> dict[str, float]:
         """Score student and teacher, and read the signs of collapse.
 
         Returns:
             `knn_student` and `knn_teacher`: top-1 in percent, in evaluation mode. `effective_rank` of the
-            bank's features and the share of `prototypes_used` by its images: of the teacher, or of the student
-            where there is no teacher.
+            bank's features, and the method's own signs on its images: of the teacher, or of the student where there
+            is no teacher.
         """
         found: dict[str, float] = {}
         for name, network in (("student", method.student), ("teacher", method.teacher)):
-            if isinstance(network, Network):
-                found |= self._score(name, network)
+            if network is not None:
+                found |= self._score(name, network, method)
         return found
 
-    def describe(self, found: dict[str, float], *, epoch: int) -> str:
+    def describe(self, found: dict[str, float], *, epoch: int, method: Method) -> str:
         """Say in a line what was seen."""
+        own = "".join(f", {words} {found[name]:.0%}" for name, words in method.sign_names.items())
         scores = ", ".join(
             f"{name} {found[f'knn_{name}']:.1f} %"
             for name in ("student", "teacher")
             if f"knn_{name}" in found
         )
-        return (
-            f"epoch {epoch}: {NEIGHBOURS}-NN {scores}; effective rank {found['effective_rank']:.0f}, "
-            f"prototypes used {found['prototypes_used']:.0%}"
-        )
+        return f"epoch {epoch}: {NEIGHBOURS}-NN {scores}; effective rank {found['effective_rank']:.0f}{own}"
 
-    def _score(self, name: str, network: Network) -> dict[str, float]:
+    def _score(self, name: str, network: Network, method: Method) -> dict[str, float]:
         was_training = network.training
         network.eval()
         bank, bank_labels = self._features(network, self.bank)
         queries, query_labels = self._features(network, self.queries)
-        prototypes = network.prototypes.weight.cpu()
         embeddings = torch.cat([network.head(part.to(self.device)).cpu() for part in bank.split(BATCH_SIZE)])
         network.train(was_training)
         near = search(unit_rows([bank]), unit_rows([queries]), k=min(NEIGHBOURS, len(bank)))
@@ -88,7 +82,7 @@ class Monitor:
         return {
             f"knn_{name}": (votes.argmax(dim=1) == query_labels).float().mean().item() * 100,
             "effective_rank": label_free.rank_me(bank, epsilon=0.0),
-            "prototypes_used": signs.prototypes_used(embeddings, prototypes, unit_norm=self.unit_norm),
+            **method.signs(network, embeddings),
         }
 
     def _features(self, network: Network, images: Images) -> tuple[Float[Tensor, "image dim"], Tensor]:

@@ -1,12 +1,13 @@
 """Signs of collapse: what to watch while a model trains, and what to say when it goes wrong."""
 
 import math
+from collections.abc import Mapping
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from carp_eval.cards.recipe import RecipeCard
+from carp_eval.cards.carp import CarpRecipe
 
 
 def prototypes_used(
@@ -26,16 +27,26 @@ def prototypes_used(
     return nearest.unique().numel() / min(len(embeddings), len(prototypes))
 
 
-def warnings(recipe: RecipeCard, *, progress: float, signs: dict[str, float]) -> dict[str, str]:
-    """Say in words what looks wrong, by the sign that shows it.
+def too_early(progress: float) -> bool:
+    """Tell whether nothing can be judged yet: in the first twentieth of a training."""
+    return progress < 0.05
+
+
+def few_directions(seen: Mapping[str, float], *, advice: str) -> dict[str, str]:
+    """Say that the features have collapsed, if `effective_rank` shows it, and what to do."""
+    if seen.get("effective_rank", math.inf) >= 3:
+        return {}
+    words = f"The features span {seen['effective_rank']:.1f} directions: they have collapsed. {advice}."
+    return {"effective_rank": words}
+
+
+def warnings(recipe: CarpRecipe, *, signs: Mapping[str, float]) -> dict[str, str]:
+    """Say in words what looks wrong in a training of CARP, by the sign that shows it.
 
     Args:
         recipe: What is being trained.
-        progress: Share of the training that is done; nothing is judged in its first twentieth.
         signs: What was seen: `kl`, `consistency`, `prototypes_used`, `effective_rank`; any may be missing.
     """
-    if progress < 0.05:
-        return {}
     most = math.log(recipe.partition.block_size)
     directions = 2 if recipe.loss.convention == "sum" else 1
     said: dict[str, str] = {}
@@ -54,9 +65,5 @@ def warnings(recipe: RecipeCard, *, progress: float, signs: dict[str, float]) ->
             f"Only {signs['prototypes_used']:.1%} of the prototypes are any image's nearest. Raise "
             "loss.entropy_weight, or lower prototypes.count."
         )
-    if signs.get("effective_rank", math.inf) < 3:
-        said["effective_rank"] = (
-            f"The features span {signs['effective_rank']:.1f} directions: they have collapsed. Raise "
-            "loss.entropy_weight, lower optimiser.lr, or train with a teacher."
-        )
-    return said
+    advice = "Raise loss.entropy_weight, lower optimiser.lr, or train with a teacher"
+    return said | few_directions(signs, advice=advice)

@@ -15,10 +15,11 @@ from carp_eval.data.images import Images
 from carp_eval.data.preprocessing import Preprocessing
 from carp_eval.data.preview import preview as draw_preview
 from carp_eval.data.skipping import SkippedImages
-from carp_eval.errors import UsageError
-from carp_eval.pretrain import loop
+from carp_eval.errors import TrainingError, UsageError
+from carp_eval.pretrain import loop, methods
 from carp_eval.pretrain.batches import ViewBatches
-from carp_eval.pretrain.estimate import Estimate, estimate
+from carp_eval.pretrain.estimate import estimate
+from carp_eval.pretrain.init import InitialTrunk, open_trunk
 from carp_eval.pretrain.loop import Display, Outcome
 from carp_eval.pretrain.monitor import Monitor
 
@@ -31,8 +32,9 @@ class Plan:
         recipe: What to train.
         recipe_name: What to call it.
         images: What to train on.
-        folder: The run to go on with; None makes a new one.
+        folder: The run's folder; None makes a new one.
         resume: The checkpoint to go on from; None starts from the beginning.
+        initial: What the trunk starts from; None for fresh weights, or those of the checkpoint.
         runs_root: Folder that holds the runs.
         data_root: Folder that holds named data sets.
         accelerator: Device, precision and processes.
@@ -46,6 +48,7 @@ class Plan:
     images: Images
     folder: Path | None
     resume: training.TrainingCheckpoint | None
+    initial: InitialTrunk | None
     runs_root: Path
     data_root: Path | None
     accelerator: Accelerator
@@ -60,6 +63,7 @@ def plan(
     display: Display,
     changes: dict[str, str] | None = None,
     resume: str | None = None,
+    folder: Path | None = None,
     runs_root: Path = runs.RUNS,
     data_root: Path | None = None,
     device: str | None = None,
@@ -73,6 +77,7 @@ def plan(
         display: Who is told how it goes.
         changes: Values by dotted key that differ from the recipe's.
         resume: A run folder to go on with, or `last`.
+        folder: The run's folder, whose checkpoint is gone on with where it has one; None makes a new one.
         runs_root: Folder that holds the runs.
         data_root: Folder that holds named data sets.
         device: A torch device; None takes a GPU if there is one.
@@ -80,11 +85,14 @@ def plan(
         skip_bad: Whether unreadable images are counted and left out.
 
     Raises:
-        CarpError: If the recipe, the data set, the run or the device is not there, or does not fit.
+        CarpError: If the recipe, the data set, the run, the model to start from or the device is not there, or does
+            not fit.
     """
-    folder, checkpoint = None, None
+    checkpoint = None
     if resume is None:
         recipe = loading.recipe(recipe_name, changes)
+        if folder is not None and (folder / runs.LAST).is_file():
+            checkpoint = _begun(folder, recipe)
     else:
         folder = runs.last_folder(root=runs_root) if resume == "last" else Path(resume).expanduser()
         recipe, checkpoint = _resumed(folder)
@@ -97,6 +105,7 @@ def plan(
         images=images,
         folder=folder,
         resume=checkpoint,
+        initial=None if checkpoint is not None else open_trunk(recipe),
         runs_root=runs_root,
         data_root=data_root,
         accelerator=accelerator,
@@ -119,17 +128,17 @@ def train(plan: Plan) -> Outcome:
     if plan.folder is not None and plan.resume is not None and plan.resume.step >= num_steps:
         display.say(f"{plan.folder} is finished: nothing to go on with")
         return Outcome(plan.folder, plan.resume.step, num_steps, None)
-    need = estimate(
-        recipe, num_steps=num_steps, world_size=distributed.world_size(), device=plan.accelerator.device
-    )
-    _tell(plan, batches, need)
+    _tell(plan, batches)
     monitor = _monitor(plan)
-    state = loop.Training(recipe, batches=batches, accelerator=plan.accelerator, resume=plan.resume)
-    folder = plan.folder or runs.new_folder(plan.recipe_name, root=plan.runs_root)
-    if plan.folder is None:
-        files.write_text(folder / runs.RECIPE, recipe.model_dump_json(indent=2) + "\n")
-        runs.write_state(folder, recipe=plan.recipe_name, **results.circumstances())
+    state = loop.Training(
+        recipe, batches=batches, accelerator=plan.accelerator, resume=plan.resume, initial=plan.initial
+    )
+    # One folder, whoever of several processes asks.
+    folder = distributed.on_main(lambda: _folder(plan))
     display.say(f"run folder: {folder}")
+    if plan.initial is not None:
+        # From here on the run needs the model no more that it started from.
+        loop.save(state, folder)
     outcome = loop.run(state, folder, monitor=monitor, display=display)
     if plan.skipped is not None and len(plan.skipped):
         display.say(plan.skipped.describe())
@@ -141,6 +150,17 @@ def train(plan: Plan) -> Outcome:
     else:
         display.say(f"finished: {folder}. Score it with: carp eval knn --k 20 -m {folder}")
     return outcome
+
+
+def _folder(plan: Plan) -> Path:
+    """Return the run's folder, in which a run that begins says what it is."""
+    folder = plan.folder or runs.new_folder(plan.recipe_name, root=plan.runs_root)
+    if plan.resume is None:
+        files.write_text(folder / runs.RECIPE, plan.recipe.model_dump_json(indent=2) + "\n")
+        runs.write_state(folder, recipe=plan.recipe_name, **results.circumstances())
+    if plan.initial is not None:
+        runs.write_state(folder, init=plan.initial.record())
+    return folder
 
 
 def preview(plan: Plan, path: Path) -> None:
@@ -160,6 +180,16 @@ def _resumed(folder: Path) -> tuple[RecipeCard, training.TrainingCheckpoint | No
         # Killed before its first checkpoint: the recipe is all there is, and all that is needed.
         return runs.read_recipe(folder), None
     raise UsageError(f"{folder} is no run: it has neither {runs.LAST} nor {runs.RECIPE}")
+
+
+def _begun(folder: Path, recipe: RecipeCard) -> training.TrainingCheckpoint:
+    """Return the checkpoint of a run in its folder, which must be one of this recipe."""
+    checkpoint = training.load(folder / runs.LAST)
+    if checkpoint.recipe != recipe:
+        raise TrainingError(
+            f"{folder} holds a run of another recipe than it is to hold: train in another folder, or move that one away"
+        )
+    return checkpoint
 
 
 def _accelerator(device: str | None) -> Accelerator:
@@ -186,31 +216,31 @@ def _monitor(plan: Plan) -> Monitor | None:
         preprocessing=Preprocessing(
             resize=size, crop=size, interpolation="bicubic", mean=data.mean, std=data.std
         ),
-        unit_norm=plan.recipe.prototypes.unit_norm,
         device=plan.accelerator.device,
     )
 
 
-def _tell(plan: Plan, batches: ViewBatches, need: Estimate) -> None:
-    recipe, gib = plan.recipe, 2**30
-    dropped = recipe.prototypes.count % recipe.partition.block_size
+def _tell(plan: Plan, batches: ViewBatches) -> None:
+    recipe, device, gib = plan.recipe, plan.accelerator.device, 2**30
+    # Measured on networks of its own, which are let go: nothing of the training may depend on it.
+    method = methods.build(recipe, device=device)
+    num_steps = recipe.schedule.epochs * batches.steps_per_epoch
+    need = estimate(recipe, method, num_steps=num_steps, world_size=distributed.world_size(), device=device)
+    own = method.describe()
     plan.display.say(
         f"{recipe.summary}\n"
         f"{len(plan.images)} images of {plan.images.name}, {recipe.schedule.epochs} epochs of "
-        f"{batches.steps_per_epoch} steps of {recipe.schedule.batch_size}; {need.parameters / 1e6:.1f} M parameters; "
-        f"{recipe.prototypes.count} prototypes in blocks of {recipe.partition.block_size}\n"
-        f"estimate on {plan.accelerator.device}: {need.bytes_needed / gib:.1f} GiB of {need.bytes_free / gib:.1f} GiB "
+        f"{batches.steps_per_epoch} steps of {recipe.schedule.batch_size}; {need.parameters / 1e6:.1f} M parameters"
+        f"{'; ' if own else ''}{own}\n"
+        f"estimate on {device}: {need.bytes_needed / gib:.1f} GiB of {need.bytes_free / gib:.1f} GiB "
         f"free, {_duration(need.seconds)} without loading and evaluation"
     )
-    if dropped:
-        plan.display.say(
-            f"{dropped} of {recipe.prototypes.count} prototypes fall outside the blocks of each step: "
-            f"{recipe.partition.block_size} does not divide {recipe.prototypes.count}"
-        )
+    for note in (*method.notes(), *(plan.initial.notes(recipe) if plan.initial is not None else ())):
+        plan.display.say(note)
     if need.bytes_needed > need.bytes_free:
         plan.display.say(
-            "warning: that is more memory than is free. Lower schedule.batch_size or prototypes.count, or use more "
-            "processes"
+            "warning: that is more memory than is free. Lower schedule.batch_size, make the network smaller, or use "
+            "more processes"
         )
 
 

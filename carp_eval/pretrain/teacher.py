@@ -1,12 +1,15 @@
 """The slow network: an exponential moving average of the fast one (CARP, section 3)."""
 
 import copy
+from typing import TypeVar
 
 import torch
 from torch import nn
 
+Student = TypeVar("Student", bound=nn.Module)
 
-def copy_of(student: nn.Module) -> nn.Module:
+
+def copy_of(student: Student) -> Student:
     """Return a teacher that starts as the student and never takes a gradient.
 
     It stays in training mode: its BatchNorm layers normalise by its own batch and keep their own

@@ -22,7 +22,7 @@ class Listener:
     def __init__(self, at=None, act=None):
         self.said, self.steps, self.at, self.act = [], [], at, act
 
-    def step(self, *, step, num_steps, values):
+    def step(self, *, step, num_steps, values, told):
         self.steps.append(step)
         if step == self.at:
             self.act()

@@ -28,13 +28,14 @@ HEALTHY = {"kl": 0.1, "consistency": 2.0, "prototypes_used": 0.8, "effective_ran
     ],
 )
 def test_each_sign_has_its_words_and_says_what_to_change(sign, value, expected):
-    said = signs.warnings(tiny(), progress=0.5, signs=HEALTHY | {sign: value})
+    said = signs.warnings(tiny(), signs=HEALTHY | {sign: value})
     assert list(said) == [sign]
     assert expected in said[sign]
     assert "Raise" in said[sign]
 
 
 def test_a_healthy_training_hears_nothing_and_nobody_is_judged_at_the_start():
-    assert signs.warnings(tiny(), progress=0.5, signs=HEALTHY) == {}
-    assert signs.warnings(tiny(), progress=0.5, signs={}) == {}
-    assert signs.warnings(tiny(), progress=0.01, signs={"kl": 2.0, "effective_rank": 1.0}) == {}
+    assert signs.warnings(tiny(), signs=HEALTHY) == {}
+    assert signs.warnings(tiny(), signs={}) == {}
+    assert signs.too_early(0.01)
+    assert not signs.too_early(0.5)
