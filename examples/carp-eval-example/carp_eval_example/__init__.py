@@ -1,0 +1,1 @@
+"""A protocol, a pretraining method and a data set for carp-eval."""
