@@ -12,9 +12,10 @@ from pathlib import Path
 
 import psutil
 
-from carp_eval import files
-from carp_eval.data import opening, table
-from carp_eval.errors import StorageError
+from carp_eval import files, plugins
+from carp_eval.cards import kinds, methods
+from carp_eval.data import opening, plugged, table
+from carp_eval.errors import PluginError, StorageError
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,8 @@ class Finding:
 def examine(*, data_root: Path | None = None) -> list[Finding]:
     """Look at everything that a training or an evaluation leans on."""
     looks: list[Callable[[], Finding]] = [_python, _machine, _torch, _cuda, _torchvision, _faiss, _home]
-    return [look() for look in looks] + [_dataset(name, data_root) for name in table.TABLE]
+    datasets = [_dataset(name, data_root) for name in table.TABLE]
+    return [look() for look in looks] + _plugins() + datasets
 
 
 def _python() -> Finding:
@@ -113,6 +115,30 @@ def _home() -> Finding:
         else "under 1 GiB is free: a bank of ImageNet needs 5.2 GB; set CARP_HOME elsewhere"
     )
     return Finding("cache", f"{home}, {free / 2**30:.0f} GiB free", problem)
+
+
+def _plugins() -> list[Finding]:
+    """Import everything that other packages bring, and say what does not work."""
+    adds = {
+        plugins.PROTOCOLS: ("protocol", kinds.plugin, kinds.KINDS),
+        plugins.METHODS: ("method", methods.plugin, methods.TYPES),
+        plugins.DATASETS: ("data set", plugged.plugin, table.TABLE),
+    }
+    findings: list[Finding] = []
+    for group, (what, load, ours) in adds.items():
+        for name, points in plugins.found(group).items():
+            package = " and ".join(map(plugins.package, points))
+            problem = (
+                ""
+                if name not in ours
+                else f"there is a {what} of that name already, which is used: rename it"
+            )
+            try:
+                load(name)
+            except PluginError as error:
+                problem = str(error)
+            findings.append(Finding(f"plugin {name}", f"{what}, from {package}", problem))
+    return findings
 
 
 def _dataset(name: str, data_root: Path | None) -> Finding:

@@ -9,6 +9,8 @@
     ├── CheckpointError       a weights file that cannot be read, or is not what it should be
     ├── BankError             a memory bank that is broken, busy or of another model
     ├── TrainingError         a training that cannot start or go on
+    ├── HubError              a Hub that cannot be reached, refuses, or holds something else than was thought
+    ├── PluginError           an installed package that extends this one, and does not work
     └── StorageError          a disk that is full, read-only or not ours to write
 
 A message says what was expected, what came, and what to do.
@@ -65,6 +67,14 @@ class BankError(CarpError):
 
 class TrainingError(CarpError):
     """A training that cannot start or go on."""
+
+
+class PluginError(CarpError):
+    """An installed package that extends this one, and does not work."""
+
+
+class HubError(CarpError):
+    """A Hub that cannot be reached, refuses, or holds something else than was thought."""
 
 
 class StorageError(CarpError):

@@ -4,7 +4,7 @@ import errno
 import hashlib
 import os
 import tempfile
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -123,10 +123,14 @@ def sha256(path: Path) -> str:
 
 
 @contextmanager
-def locked(path: Path) -> Generator[bool]:
+def locked(path: Path, *, waiting: Callable[[], None] | None = None) -> Generator[bool]:
     """Hold a lock on `path` for the block, and tell whether it was free at once.
 
     A process that dies lets go of its lock.
+
+    Args:
+        path: What is locked.
+        waiting: Called before it waits for another process.
 
     Raises:
         StorageError: If the lock file cannot be made.
@@ -138,6 +142,8 @@ def locked(path: Path) -> Generator[bool]:
             lock.acquire(timeout=0)
             free = True
         except Timeout:
+            if waiting is not None:
+                waiting()
             lock.acquire()
             free = False
     try:

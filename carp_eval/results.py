@@ -2,9 +2,11 @@
 
 import hashlib
 import platform
+import shlex
 import subprocess
 import sys
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -147,7 +149,7 @@ def circumstances() -> dict[str, Any]:
     """Return what a record says of when, where and with what it was made."""
     return {
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": " ".join(sys.argv),
+        "command": shlex.join(sys.argv),
         "versions": versions(),
         "git_commit": git_commit(),
         "machine": f"{platform.system()} {platform.machine()}, {platform.processor() or 'unknown processor'}",
@@ -201,16 +203,17 @@ def published_for(
     return tuple(found)
 
 
-def save(result: Result, folder: Path, *, predictions: Mapping[str, Any]) -> Path:
-    """Write a record, and its per-image predictions beside it.
+def save(result: Result, folder: Path, *, predictions: Mapping[str, Any], head: bytes | None = None) -> Path:
+    """Write a record, its per-image predictions beside it, and the head that made them.
 
     Args:
         result: The record.
         folder: Where results of this model go.
         predictions: Columns of equal length, one row per query image.
+        head: A safetensors file's content; None where no single head was scored.
 
     Returns:
-        The record's path; the predictions have the same name, ending in `.parquet`.
+        The record's path; the predictions have the same name, ending in `.parquet`, the head ending in `.safetensors`.
 
     Raises:
         StorageError: If the disk is full, read-only or closed to us.
@@ -226,8 +229,13 @@ def save(result: Result, folder: Path, *, predictions: Mapping[str, Any]) -> Pat
         while (folder / f"{name}.json").exists():
             name, number = f"{stem}-{number}", number + 1
         path = folder / f"{name}.json"
-        # Both are on the disk before either has its name: a disk that fills up leaves neither.
-        with files.replacing(path) as record, files.replacing(folder / f"{name}.parquet") as beside:
+        # All are on the disk before any has its name: a disk that fills up leaves none.
+        with ExitStack() as whole:
+            record = whole.enter_context(files.replacing(path))
+            beside = whole.enter_context(files.replacing(folder / f"{name}.parquet"))
+            if head is not None:
+                # safetensors' own writer hides the system's error numbers, by which a full disk is told from others.
+                whole.enter_context(files.replacing(folder / f"{name}.safetensors")).write_bytes(head)
             record.write_text(result.model_dump_json(indent=2) + "\n", encoding="utf-8")
             pq.write_table(pa.table(dict(predictions)), beside)
     return path

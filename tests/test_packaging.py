@@ -19,6 +19,8 @@ def requirements():
     ]
     found = {}
     for requirement in listed:
+        if requirement.startswith(project["name"]):
+            continue  # extras that one extra takes in
         name, bound = re.match(r"([\w.-]+)>=([\w.]+)", requirement).groups()
         found[name.lower().replace("_", "-")] = tuple(map(int, bound.split(".")))
     return found

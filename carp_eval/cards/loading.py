@@ -10,10 +10,10 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from carp_eval import files
-from carp_eval.cards import kinds
+from carp_eval.cards import kinds, methods
 from carp_eval.cards.checkpoint import CheckpointCard
 from carp_eval.cards.frozen import Card, Frozen
-from carp_eval.cards.protocol import ProtocolCard
+from carp_eval.cards.protocol import PreprocessingCard, ProtocolCard
 from carp_eval.cards.published import PublishedCard
 from carp_eval.cards.recipe import RecipeCard
 from carp_eval.cards.shelf import PROTOCOLS, PUBLISHED, RECIPES, ZOO, folder, names, variants
@@ -26,18 +26,31 @@ def recipe(name: str, changes: Mapping[str, str] | None = None) -> RecipeCard:
     """Read a recipe card.
 
     Args:
-        name: A name in `zoo/recipes`, or a path ending in `.toml`.
+        name: A name in `zoo/recipes`, one that another package's method brings, or a path ending in `.toml`.
         changes: Values by dotted key, `schedule.epochs`, written as in TOML (bare words are strings).
 
     Raises:
         UnknownNameError: If there is no such recipe.
         CardError: If the card is broken, or a change does not fit it.
     """
-    path = find(name, RECIPES, what="recipe")
+    # Other packages are asked only for what we have not.
+    known = {} if name.endswith(".toml") or name in names(RECIPES) else methods.recipes()
+    path = known[name] if name in known else find(name, RECIPES, what="recipe", others=known)
     content = read(path, RECIPES)
     for key, value in (changes or {}).items():
         _change(content, key, value)
-    return check(RecipeCard, content, where=str(path))
+    return as_recipe(content, where=str(path))
+
+
+def as_recipe(content: Mapping[str, Any], *, where: str) -> RecipeCard:
+    """Turn content into the recipe of its method.
+
+    Raises:
+        CardError: If a key is missing, unknown or of the wrong type; the message names each.
+        UnknownNameError: If there is no such method.
+        PluginError: If the method is another package's, which does not work.
+    """
+    return check(methods.recipe_type(content), content, where=where)
 
 
 def checkpoint_card(name: str) -> CheckpointCard:
@@ -69,24 +82,53 @@ def protocol_card(kind: str, variant: str, changes: Mapping[str, Any] | None = N
         changes: Values by top-level key that an option has set.
 
     Raises:
-        UnknownNameError: If there is no such variant.
+        UnknownNameError: If there is no such kind or variant.
+        PluginError: If the kind is another package's, which does not work.
         UsageError: If a change is of something that the variant does not have.
         CardError: If the card is broken or is one of another kind, or a change does not fit it.
     """
-    if kind not in kinds.KINDS:
-        raise UnknownNameError("kind of protocol", kind, kinds.KINDS)
+    place = kinds.folder_of(kind)
     if variant.endswith(".toml"):
         path = find(variant, PROTOCOLS, what="protocol card")
     else:
-        known = variants(kind)
+        known = variants(kind, place=place)
         if variant not in known:
             raise UnknownNameError(f"variant of {kind}", variant, known)
-        path = find(known[variant], PROTOCOLS, what="protocol card")
+        path = place / f"{known[variant]}.toml"
     content = read(path, PROTOCOLS)
     if content.get("kind") != kind:
         raise CardError(f"{path} is a card of kind {content.get('kind')!r}; {kind!r} was asked for")
     card = check(kinds.card_type(content), content, where=str(path))
     return changed(card, changes) if changes else card
+
+
+def protocol_named(name: str, changes: Mapping[str, Any] | None = None) -> ProtocolCard:
+    """Read a protocol card by one name.
+
+    Args:
+        name: `KIND@VARIANT`, or a path ending in `.toml`, whose card says its kind.
+        changes: Values by top-level key that differ from the card's.
+
+    Raises:
+        UsageError: If the name has not that form, or a change is of something that the card does not have.
+        UnknownNameError: If there is no such kind or variant.
+        CardError: If the card is broken, or a change does not fit it.
+    """
+    if name.endswith(".toml"):
+        return protocol_card(
+            str(read(find(name, PROTOCOLS, what="protocol card"), PROTOCOLS).get("kind")), name, changes
+        )
+    kind, at, variant = name.partition("@")
+    if not at:
+        known = ", ".join(variants(kind, place=kinds.folder_of(kind)))
+        raise UsageError(f"{name!r} does not say which variant: expected {kind}@VARIANT, of {known}")
+    return protocol_card(kind, variant, changes)
+
+
+def preprocessing(name: str) -> PreprocessingCard:
+    """Return what a protocol card, given by one name, says of an image's preparation; a bare name is one of `knn`."""
+    bare = "@" not in name and not name.endswith(".toml")
+    return protocol_named(f"knn@{name}" if bare else name).preprocessing
 
 
 def changed(card: ProtocolCard, changes: Mapping[str, Any]) -> ProtocolCard:
@@ -171,10 +213,12 @@ def read(path: Path, kind: str) -> dict[str, Any]:
         parent = content.pop("extends", None)
         if parent is None:
             return content
+        # With its suffix or without: `extends = "knn@dino.toml"` means the same card.
+        parent = str(parent).removesuffix(".toml")
         places = [place / f"{parent}.toml" for place in (path.parent, folder(kind))]
         path = next((place for place in places if place.is_file()), places[0])
         if not path.is_file():
-            raise UnknownNameError("card to extend", str(parent), names(kind))
+            raise UnknownNameError("card to extend", parent, names(kind))
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -21,7 +21,12 @@ def names(kind: str) -> list[str]:
     return sorted(path.stem for path in folder(kind).glob("*.toml"))
 
 
-def variants(protocol: str) -> dict[str, str]:
-    """Return the names of a protocol's cards, by variant."""
-    cards = (name for name in names(PROTOCOLS) if name.startswith(f"{protocol}@"))
+def variants(protocol: str, *, place: Path | None = None) -> dict[str, str]:
+    """Return the names of a protocol's cards, by variant.
+
+    Args:
+        protocol: The kind of protocol.
+        place: Folder of its cards; None is that of ours.
+    """
+    cards = sorted(path.stem for path in (place or folder(PROTOCOLS)).glob(f"{protocol}@*.toml"))
     return {name.partition("@")[2]: name for name in cards}

@@ -1,110 +1,88 @@
 """From the spelling of a model to a frozen network."""
 
 import difflib
+from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
 
-from torch import nn
+from carp_eval.checkpoints import (
+    from_file,
+    from_hub,
+    from_timm,
+    from_torchvision,
+    from_training,
+    from_zoo,
+    runs,
+)
+from carp_eval.checkpoints.assembling import Branch, Layer
+from carp_eval.checkpoints.wrapping import wrap
+from carp_eval.errors import CheckpointError, UnknownNameError, UsageError
+from carp_eval.models.model import Model
 
-from carp_eval.cards import loading
-from carp_eval.cards.recipe import RecipeCard
-from carp_eval.checkpoints import reading, runs, training
-from carp_eval.data.images import ModelInput
-from carp_eval.errors import UnknownNameError, UsageError
-from carp_eval.models import network, trunks
-from carp_eval.models.model import Model, weights_sha256
+__all__ = ["SPELLINGS", "Branch", "Layer", "open_model", "wrap"]
 
-Branch = Literal["teacher", "student"]
-Layer = Literal["pool", "projection"]
 
-_BASELINES = ("random", "pixels")
+def _timm(spelling: str, what: str, *, branch: Branch | None, layer: Layer) -> Model:
+    for place in ("local-dir:", "hf-hub:"):
+        if what.startswith(place):
+            return from_hub.opened(spelling, what.removeprefix(place), branch=branch, layer=layer)
+    return from_timm.opened(spelling, what, branch=branch, layer=layer)
+
+
+# Each takes the whole spelling, what is behind its first colon, branch and layer.
+_OPENERS: dict[str, Callable[..., Model]] = {
+    "hf": from_hub.opened,
+    "pixels": from_training.pixels,
+    "random": from_training.random,
+    "timm": _timm,
+    "torchvision": from_torchvision.opened,
+}
 SPELLINGS = (
-    "a run folder, a checkpoint file (.pt) of `carp train`, random:RECIPE (the recipe's network before "
-    "training) or pixels:RECIPE (its input, flattened)"
+    "a run folder, a checkpoint file (of `carp train`, or of others: .pth, .pt, .tar, .safetensors), a name from `carp "
+    "zoo list`, hf:USER/NAME[@REVISION] or hf:FOLDER, timm:NAME, torchvision:NAME[/WEIGHTS], random:RECIPE or "
+    "random:resnet50 (a network before training), or pixels:RECIPE (its input, flattened)"
 )
 
 
-def open_model(spelling: str | None = None, *, branch: Branch = "teacher", layer: Layer = "pool") -> Model:
+def open_model(spelling: str | None = None, *, branch: Branch | None = None, layer: Layer = "pool") -> Model:
     """Open a model, ready to turn images into features.
 
     Args:
-        spelling: A run folder, a checkpoint file, `random:RECIPE` or `pixels:RECIPE`, where a recipe is
-            a name, a `.toml` path, a run folder or a checkpoint file; None is the last trained run.
-        branch: Which of the two networks of a training.
+        spelling: A run folder, a checkpoint file, a name of the zoo, `hf:USER/NAME[@REVISION]` or `hf:FOLDER`,
+            `timm:NAME` or `timm:local-dir:FOLDER`, `torchvision:NAME[/WEIGHTS]`, `random:RECIPE`, `random:ARCHITECTURE`
+            or `pixels:RECIPE`, where a recipe is a name, a `.toml` path, a run folder or a checkpoint file; None is the
+            last trained run.
+        branch: Which of two networks; None is the one that its makers judge. A model that
+            has one gives it as the teacher.
         layer: `pool`, the trunk's pooled output, or `projection`, the head's.
 
     Raises:
-        UsageError: If the spelling leads to nothing, or nothing was trained yet.
-        CheckpointError: If the weights are unreadable or do not fit.
+        UsageError: If the spelling leads to nothing, nothing was trained yet, or the model has no such branch or layer.
+        CheckpointError: If the weights are not on this machine and cannot be had, are unreadable or do not fit.
+        HubError: If the Hub cannot be reached or refuses.
     """
     if spelling is None:
-        return _trained(runs.last_folder(), branch=branch, layer=layer)
+        return _of_run(runs.last_folder(), branch=branch, layer=layer)
     kind, colon, rest = spelling.partition(":")
-    if colon and kind == "random":
-        recipe = _recipe_of(rest)
-        fresh = network.build(recipe, seed=recipe.seed)
-        return _frozen(spelling, fresh, recipe, branch="", layer=layer, folder=None)
-    if colon and kind == "pixels":
-        return _pixels(spelling, _recipe_of(rest))
+    if colon and kind in _OPENERS:
+        return _OPENERS[kind](spelling, rest, branch=branch, layer=layer)
+    names = from_zoo.names()
+    if spelling in names:
+        return from_zoo.opened(spelling, branch=branch, layer=layer)
     path = Path(spelling).expanduser()
-    if colon and not path.exists() and difflib.get_close_matches(kind, _BASELINES):
-        raise UnknownNameError("kind of model", f"{kind}:", [f"{name}:" for name in _BASELINES])
-    if not path.exists():
-        raise UsageError(f"there is no model {spelling!r}. A model is {SPELLINGS}")
-    return _trained(path, branch=branch, layer=layer)
+    if path.is_dir():
+        return _of_run(path, branch=branch, layer=layer)
+    if path.exists():
+        return from_file.opened(path, branch=branch, layer=layer)
+    if colon and difflib.get_close_matches(kind, _OPENERS):
+        raise UnknownNameError("kind of model", f"{kind}:", [f"{name}:" for name in _OPENERS])
+    if difflib.get_close_matches(spelling, names, n=1, cutoff=0.8):
+        raise UnknownNameError("model in the zoo", spelling, names)
+    raise UsageError(f"there is no model {spelling!r}. A model is {SPELLINGS}")
 
 
-def _trained(path: Path, *, branch: Branch, layer: Layer) -> Model:
-    file = runs.checkpoint_path(path) if path.is_dir() else path
-    checkpoint = training.load(file)
-    state = checkpoint.teacher if branch == "teacher" else checkpoint.student
-    if not state:
-        branch, state = "student", checkpoint.student
-    filled = network.build(checkpoint.recipe, seed=0)
-    reading.fill(filled, state, where=f"the {branch} in {file}")
-    folder = file.parent.parent if file.parent.name == "checkpoints" else None
-    name = folder.name if folder is not None and file.name == "last.pt" else str(file)
-    return _frozen(name, filled, checkpoint.recipe, branch=branch, layer=layer, folder=folder)
-
-
-def _recipe_of(name: str) -> RecipeCard:
-    path = Path(name).expanduser()
-    # A path of no characters is the folder one stands in.
-    if not name or name.endswith(".toml") or not path.exists():
-        return loading.recipe(name)
-    return training.load(runs.checkpoint_path(path) if path.is_dir() else path).recipe
-
-
-def _frozen(
-    name: str, whole: network.Network, recipe: RecipeCard, *, branch: str, layer: Layer, folder: Path | None
-) -> Model:
-    judged: nn.Module = whole.trunk if layer == "pool" else nn.Sequential(whole.trunk, whole.head)
-    judged.eval().requires_grad_(requires_grad=False)
-    width = trunks.feature_dim(whole.trunk) if layer == "pool" else recipe.head.output_dim
-    return Model(
-        name=name,
-        network=judged,
-        input=_input_of(recipe),
-        feature_dim=width,
-        weights_sha256=weights_sha256(judged.state_dict()),
-        branch=branch,
-        layer=layer,
-        dataset=recipe.data.name,
-        folder=folder,
-    )
-
-
-def _pixels(name: str, recipe: RecipeCard) -> Model:
-    model_input = _input_of(recipe)
-    return Model(
-        name=name,
-        network=trunks.Pixels().eval(),
-        input=model_input,
-        feature_dim=model_input.channels * model_input.native_size**2,
-        weights_sha256=weights_sha256({}),
-        dataset=recipe.data.name,
-    )
-
-
-def _input_of(recipe: RecipeCard) -> ModelInput:
-    return ModelInput(native_size=recipe.views[0].size, mean=recipe.data.mean, std=recipe.data.std)
+def _of_run(folder: Path, *, branch: Branch | None, layer: Layer) -> Model:
+    if (folder / from_hub.CONFIG).is_file() and not (folder / runs.LAST).is_file():
+        raise CheckpointError(
+            f"{folder} is no trained run: it has no {runs.LAST}. It looks like a folder of the Hub: hf:{folder}"
+        )
+    return from_training.trained(runs.checkpoint_path(folder), branch=branch, layer=layer)

@@ -64,7 +64,7 @@ def read_recipe(folder: Path) -> RecipeCard:
         CardError: If the file is broken.
     """
     path = folder / RECIPE
-    return loading.check(RecipeCard, loading.read_json(path), where=str(path))
+    return loading.as_recipe(loading.read_json(path), where=str(path))
 
 
 def write_state(folder: Path, **state: Any) -> None:

@@ -1,7 +1,7 @@
 """Training checkpoints: all that is needed to go on to the bit, in one file."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +26,10 @@ class TrainingCheckpoint:
         recipe: What is being trained.
         step: Steps taken.
         world_size: Processes it ran on; going on to the bit needs as many.
-        student: The student's state: `trunk.*`, `head.*`, `prototypes.weight`.
+        student: The student's state: `trunk.*`, `head.*`, and what its method adds (CARP: `prototypes.weight`).
         teacher: The teacher's; empty where there is none.
         optimiser: The optimiser's state.
+        method: What else its method keeps: queues, assignments.
     """
 
     recipe: RecipeCard
@@ -37,6 +38,7 @@ class TrainingCheckpoint:
     student: dict[str, Tensor]
     teacher: dict[str, Tensor]
     optimiser: dict[str, Any]
+    method: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
 
 
 def save(path: Path, checkpoint: TrainingCheckpoint) -> None:
@@ -54,6 +56,7 @@ def save(path: Path, checkpoint: TrainingCheckpoint) -> None:
         "student": checkpoint.student,
         "teacher": checkpoint.teacher,
         "optimiser": checkpoint.optimiser,
+        "method": checkpoint.method,
     }
     with files.replacing(path) as beside:
         try:
@@ -83,7 +86,7 @@ def load(path: Path) -> TrainingCheckpoint:
             f"version {VERSION}: use the release that wrote it"
         )
     try:
-        recipe = loading.check(RecipeCard, json.loads(content["recipe"]), where=f"the recipe inside {path}")
+        recipe = loading.as_recipe(json.loads(content["recipe"]), where=f"the recipe inside {path}")
         return TrainingCheckpoint(
             recipe=recipe,
             step=int(content["step"]),
@@ -91,6 +94,8 @@ def load(path: Path) -> TrainingCheckpoint:
             student=content["student"],
             teacher=content["teacher"],
             optimiser=content["optimiser"],
+            # Files of the first release have none, and its method, CARP, needs none.
+            method=content.get("method", {}),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path} is damaged: its part {error} is missing or malformed") from error

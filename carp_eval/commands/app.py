@@ -5,7 +5,22 @@ import sys
 import typer
 from rich.console import Console
 
-from carp_eval.commands import bank, data, doctor, evaluate, extract, quickstart, train
+from carp_eval.commands import (
+    assign,
+    bank,
+    data,
+    doctor,
+    evaluate,
+    export,
+    extract,
+    prototypes,
+    pull,
+    push,
+    quickstart,
+    sweep,
+    train,
+    zoo,
+)
 from carp_eval.errors import CarpError
 
 app = typer.Typer(
@@ -18,10 +33,17 @@ app = typer.Typer(
 )
 app.command("quickstart")(quickstart.quickstart)
 app.command("train")(train.train)
+app.command("sweep")(sweep.sweep)
 app.command("extract")(extract.extract)
+app.command("assign")(assign.assign)
+app.command("prototypes")(prototypes.prototypes)
 app.add_typer(evaluate.app, name="eval")
 app.add_typer(bank.app, name="bank")
 app.add_typer(data.app, name="data")
+app.add_typer(zoo.app, name="zoo")
+app.command("pull")(pull.pull)
+app.command("push")(push.push)
+app.command("export")(export.export)
 app.command("doctor")(doctor.doctor)
 
 

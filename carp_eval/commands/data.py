@@ -23,11 +23,14 @@ def list_datasets(
 ) -> None:
     """List the data sets known by name; of one, tell all: splits, licence, and how to get it."""
     from carp_eval.commands import tables
+    from carp_eval.data import plugged
     from carp_eval.data.table import TABLE, how_to_get
     from carp_eval.errors import UnknownNameError
 
-    if name is not None and name not in TABLE:
-        raise UnknownNameError("data set", name, TABLE)
+    brought = {} if name in TABLE else plugged.working(on_broken=lambda error: tables.warn(str(error)))
+    known = {**{one: found.row for one, found in brought.items()}, **TABLE}
+    if name is not None and name not in known:
+        raise UnknownNameError("data set", name, known)
     full = {
         one: {
             "name": one,
@@ -39,9 +42,9 @@ def list_datasets(
             "transfer": " / ".join(row.transfer_splits),
             "licence": row.licence,
             "homepage": row.homepage,
-            "to get it": how_to_get(one),
+            "to get it": how_to_get(one) if one in TABLE else brought[one].how,
         }
-        for one, row in TABLE.items()
+        for one, row in known.items()
         if name in (None, one)
     }
     if name is not None:
@@ -59,12 +62,12 @@ def list_datasets(
             "classes": row.num_classes or None,
             "shows": row.title,
         }
-        for one, row in TABLE.items()
+        for one, row in known.items()
     ]
     tables.show_rows(rows, title="Data sets known by name", as_json=False)
     tables.say("carp data list NAME: its splits, licence, and how to get it")
     tables.say("carp data check NAME: whether it is here, and whole")
-    tables.say("-d also takes folder:PATH, hf:USER/NAME, hf:FOLDER; NAME:PATH for part of a set")
+    tables.say("-d also takes folder:PATH, images:PATH, hf:USER/NAME, hf:FOLDER, NAME:PATH")
 
 
 @app.command("check")

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from carp_eval.commands.plugged import WithPlugins
 from carp_eval.commands.protocol import protocol
 from carp_eval.commands.suite import suite
 from carp_eval.errors import UsageError
@@ -31,6 +32,7 @@ HeadRate = Annotated[
 ]
 
 app = typer.Typer(
+    cls=WithPlugins,
     no_args_is_help=True,
     help="Score a model by a named protocol; features are extracted once and kept in a bank.",
 )
@@ -150,15 +152,18 @@ def retrieval(
 @protocol("fewshot", default="pcl")
 def fewshot(
     n: Annotated[
-        list[int] | None,
-        typer.Option("--n", min=1, help="Images of each class; repeat for several. Default: the card's."),
+        list[str] | None,
+        typer.Option(
+            "--n",
+            help="Images of each class, or full for all; repeat for several. Default: the card's.",
+        ),
     ] = None,
     draws: Annotated[
         int | None, typer.Option("--draws", min=1, help="How often images are drawn. Default: the card's.")
     ] = None,
 ) -> dict[str, Any]:
     """Classify test images by what is learnt from a few images of each class."""
-    return _said(n=sorted(set(n or [])), draws=draws)
+    return _said(n=_amounts(n or []), draws=draws)
 
 
 @app.command()
@@ -214,6 +219,14 @@ def voc07(
 ) -> dict[str, Any]:
     """Train a linear support vector machine for each class of VOC07: mean average precision."""
     return _said(costs=sorted(set(c or [])))
+
+
+def _amounts(given: list[str]) -> list[int | str]:
+    """Read numbers of images, ascending, and `full`, which takes all and comes last."""
+    if wrong := [word for word in given if word != "full" and not (word.isdecimal() and int(word))]:
+        raise UsageError(f"--n takes a number of images, 1 or more, or full; got {wrong[0]!r}")
+    numbers = sorted({int(word) for word in given if word != "full"})
+    return [*numbers, "full"] if "full" in given else [*numbers]
 
 
 def _tuning(

@@ -1,23 +1,27 @@
 """`carp extract`: turn a data set into a memory bank."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from carp_eval.commands import options
+
+if TYPE_CHECKING:
+    from carp_eval.features.bank import Bank
 
 
 def extract(
     model: options.Model = None,
     dataset: options.Dataset = None,
     split: Annotated[
-        list[str] | None, typer.Option("--split", help="Repeat for several. Default: train and test.")
+        list[str] | None,
+        typer.Option("--split", help="Repeat for several. Default: train and test, or the only one."),
     ] = None,
     layer: Annotated[
         options.LayerChoice, typer.Option("--layer", help="Which output of the model.")
     ] = options.LayerChoice.pool,
-    branch: options.Branch = options.BranchChoice.teacher,
+    branch: options.Branch = None,
     card: Annotated[
         str,
         typer.Option("--preprocessing", metavar="CARD", help="Resize and crop as this protocol card says."),
@@ -30,12 +34,21 @@ def extract(
     bf16: Annotated[bool, typer.Option("--bf16", help="Run the network in bfloat16 autocast.")] = False,
     skip_bad: options.SkipBad = False,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder that holds banks.")] = None,
+    to: Annotated[
+        Path | None,
+        typer.Option(
+            "--to",
+            metavar="FILE",
+            help="Write the features of all splits to one file too: .parquet; .npy, with keys and labels in a "
+            "Parquet file beside it; or .npz, with all in it.",
+        ),
+    ] = None,
     json: options.Json = False,
     dry_run: options.DryRun = False,
 ) -> None:
     """Extract the features of a data set, once, into a bank that every protocol reads.
 
-    Killed or stopped, the same command goes on at its next shard.
+    Killed or stopped, the same command goes on at its next shard. --to writes a copy that other tools read.
     """
     from carp_eval import distributed
     from carp_eval.cards import loading
@@ -46,17 +59,21 @@ def extract(
     from carp_eval.data.skipping import SkippedImages
     from carp_eval.errors import UsageError
     from carp_eval.features import extraction
+    from carp_eval.features import tables as written
+    from carp_eval.features.forward import choose_device
 
-    opened = open_model(model, branch=branch.value, layer=layer.value)
+    if to is not None:
+        written.check_path(to)
+    opened = open_model(model, branch=options.branch_of(branch), layer=layer.value)
+    # Before data are opened.
+    choose_device(device)
     dataset = dataset or opened.dataset
     if dataset is None:
         raise UsageError(f"{opened.name} does not say what it was trained on: name a data set with -d")
-    kind, at, name = card.partition("@")
-    protocol = loading.protocol_card(kind, name) if at else loading.protocol_card("knn", card)
-    preprocessing = for_model(protocol.preprocessing, opened.input)
-    splits = {
-        name: opening.open_images(dataset, name, data_root=data_root) for name in split or ["train", "test"]
-    }
+    preprocessing = for_model(loading.preprocessing(card), opened.input)
+    source = opening.locate(dataset, data_root=data_root)
+    names = split or (["train", "test"] if len(source.splits) > 1 else source.splits)
+    splits = {name: source.open(name) for name in names}
     if dry_run:
         rows = [
             {
@@ -71,6 +88,7 @@ def extract(
         tables.show_rows(rows, title="would extract", as_json=json)
         return
     distributed.join()
+    banks: list[Bank] = []
     rows: list[dict[str, object]] = []
     warnings: list[str] = []
     with progress.bars() as bars:
@@ -82,13 +100,15 @@ def extract(
                 preprocessing,
                 dtype=dtype.value,
                 precision="bf16" if bf16 else "float32",
-                batch_size=batch_size,
+                # Images that keep their shapes make no batch.
+                batch_size=batch_size if preprocessing.gives_one_size else 1,
                 num_workers=workers,
                 device=device,
                 bank_home=output,
                 skip_bad=skipped,
                 progress=bars(f"features of {name}"),
             )
+            banks.append(bank)
             rows.append(
                 {
                     "split": name,
@@ -100,8 +120,11 @@ def extract(
             )
             if skipped is not None and len(skipped):
                 warnings.append(f"{name}: {skipped.describe()}")
+        files = [] if to is None else distributed.on_main(lambda: written.write(banks, to))
     if distributed.is_main():
         tables.show_rows(rows, title=f"{opened.name} on {dataset}", as_json=json)
+        for file in () if json else files:
+            tables.say(f"wrote {file}")
         for warning in warnings:
             tables.warn(warning)
     distributed.leave()

@@ -1,5 +1,6 @@
 """The options that mean the same in every command."""
 
+import json
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
@@ -36,7 +37,8 @@ Model = Annotated[
         "-m",
         "--model",
         metavar="MODEL",
-        help="A run folder, a checkpoint file, random:RECIPE or pixels:RECIPE. Default: the last trained run.",
+        help="A run folder, a checkpoint file, a name from `carp zoo list`, hf:USER/NAME\\[@REVISION], hf:FOLDER, "
+        "timm:NAME, torchvision:NAME\\[/WEIGHTS], random:RECIPE or pixels:RECIPE. Default: the last trained run.",
     ),
 ]
 Dataset = Annotated[
@@ -45,14 +47,20 @@ Dataset = Annotated[
         "-d",
         "--dataset",
         metavar="DATASET",
-        help="A name from `carp data list`, or NAME:PATH for a copy of it; folder:PATH, hf:USER/NAME or hf:FOLDER. "
-        "Default: the model's own.",
+        help="A name from `carp data list`, or NAME:PATH for a copy of it; folder:PATH (class folders), images:PATH "
+        "(no classes), hf:USER/NAME or hf:FOLDER. Default: the model's own.",
     ),
 ]
 DataRoot = Annotated[
     Path | None, typer.Option("--data-root", help="Where named data sets lie. Default: data in $CARP_HOME.")
 ]
-Branch = Annotated[BranchChoice, typer.Option("--branch", help="Which of a training's two networks.")]
+Branch = Annotated[
+    BranchChoice | None,
+    typer.Option(
+        "--branch",
+        help="Which of two networks, where a model has two. Default: the one that is judged, a training's teacher.",
+    ),
+]
 Device = Annotated[
     str | None, typer.Option("--device", help="cpu, cuda, cuda:1 ... Default: a GPU if there is one.")
 ]
@@ -89,6 +97,16 @@ LeakCheck = Annotated[
     ),
 ]
 DropLeaks = Annotated[bool, typer.Option("--drop-leaks", help="Leave such images out of the scores.")]
+
+
+def branch_of(choice: BranchChoice | None) -> Literal["teacher", "student"] | None:
+    """Return what `--branch` says; None where it is left out."""
+    return None if choice is None else choice.value
+
+
+def quoted(text: str) -> str:
+    """Write a text as a value of TOML, as `--set` takes it."""
+    return json.dumps(text, ensure_ascii=False)
 
 
 def leaks(*, check: bool, drop: bool) -> Literal["count", "drop", "ignore"]:

@@ -7,18 +7,30 @@ from contextlib import contextmanager
 
 import typer
 from rich.console import Console
+from rich.filesize import decimal
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
 # In a log, where no bar can move.
 SECONDS_BETWEEN_LINES = 30.0
 
 
 @contextmanager
-def bars() -> Generator[Callable[[str], Callable[[int, int], None]]]:
+def bars(*, in_bytes: bool = False) -> Generator[Callable[[str], Callable[[int, int], None]]]:
     """Show a bar for each piece of work, from when it is first told of.
 
     Ctrl-C ends the command with exit code 130 and without a traceback.
+
+    Args:
+        in_bytes: Whether it is bytes that are counted; a total of 0 is one that nobody knows.
 
     Yields:
         A function that takes what is being done and returns one that is told how much of it is, and of how much.
@@ -26,7 +38,7 @@ def bars() -> Generator[Callable[[str], Callable[[int, int], None]]]:
     shown = Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=30),
-        MofNCompleteColumn(),
+        DownloadColumn() if in_bytes else MofNCompleteColumn(),
         TextColumn("{task.fields[rate]}"),
         TextColumn("ETA"),
         TimeRemainingColumn(),
@@ -44,12 +56,14 @@ def bars() -> Generator[Callable[[str], Callable[[int, int], None]]]:
         def tell(done: int, total: int) -> None:
             nonlocal task, told
             if task is None:
-                task = shown.add_task(escape(name), total=total, rate="")
+                # What was there before this run counts, but not for the rate.
+                task = shown.add_task(escape(name), total=total or None, completed=done, rate="")
             speed = shown.tasks[task].speed
-            shown.update(task, completed=done, rate=f"{speed:.3g}/s" if speed else "")
+            rate = "" if not speed else f"{decimal(int(speed))}/s" if in_bytes else f"{speed:.3g}/s"
+            shown.update(task, completed=done, total=total or None, rate=rate)
             if not watched and time.monotonic() - told > SECONDS_BETWEEN_LINES:
                 told = time.monotonic()
-                shown.console.print(f"{escape(name)}: {done:,} of {total:,}", highlight=False)
+                shown.console.print(f"{escape(name)}: {_of(done, total, in_bytes=in_bytes)}", highlight=False)
 
         return tell
 
@@ -59,3 +73,9 @@ def bars() -> Generator[Callable[[str], Callable[[int, int], None]]]:
         except KeyboardInterrupt:
             shown.console.print("stopped: what is finished is kept, and the same command goes on from there")
             raise typer.Exit(130) from None
+
+
+def _of(done: int, total: int, *, in_bytes: bool) -> str:
+    if not in_bytes:
+        return f"{done:,} of {total:,}"
+    return f"{decimal(done)} of {decimal(total)}" if total else decimal(done)

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Collection, Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -16,7 +17,9 @@ if TYPE_CHECKING:
 Changes = Callable[..., dict[str, Any]]
 
 
-def protocol(kind: str, *, default: str) -> Callable[[Changes], Callable[..., None]]:
+def protocol(
+    kind: str, *, default: str, place: Path | None = None
+) -> Callable[[Changes], Callable[..., None]]:
     """Make a command of a function that turns a protocol's own options into changes of its card.
 
     The command has the function's name, help and options, then `--variant`, then those of every protocol.
@@ -24,6 +27,7 @@ def protocol(kind: str, *, default: str) -> Callable[[Changes], Callable[..., No
     Args:
         kind: The kind of protocol.
         default: The variant that runs where none is named.
+        place: Folder of its cards; None is that of ours.
     """
 
     def decorate(changes: Changes) -> Callable[..., None]:
@@ -33,7 +37,7 @@ def protocol(kind: str, *, default: str) -> Callable[[Changes], Callable[..., No
             changed = changes(**{name: given.pop(name) for name in own})
             run(kind, given.pop("variant"), changed, **given)
 
-        named = f"{', '.join(shelf.variants(kind))}, or a card's path ending in .toml."
+        named = f"{', '.join(shelf.variants(kind, place=place))}, or a card's path ending in .toml."
         variant = inspect.Parameter(
             "variant",
             inspect.Parameter.KEYWORD_ONLY,
@@ -79,7 +83,7 @@ def _shared(
     model: options.Model = None,
     dataset: options.Dataset = None,
     queries: options.Queries = None,
-    branch: options.Branch = options.BranchChoice.teacher,
+    branch: options.Branch = None,
     data_root: options.DataRoot = None,
     device: options.Device = None,
     batch_size: options.BatchSize = 64,
@@ -112,7 +116,7 @@ def run(kind: str, variant: str, changes: dict[str, Any], **shared: Any) -> None
     from carp_eval.commands import progress, scores
     from carp_eval.evaluation.running import evaluate, for_dataset
 
-    model = open_model(shared["model"], branch=shared["branch"].value, layer=card.layer)
+    model = open_model(shared["model"], branch=options.branch_of(shared["branch"]), layer=card.layer)
     if shared["dry_run"]:
         dataset, queries = shared["dataset"] or model.dataset, shared["queries"]
         if dataset is not None:

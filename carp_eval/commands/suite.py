@@ -66,7 +66,7 @@ def suite(
     distributed.join()
     records: list[SuiteRecord] = []
     for epoch, spelling in _models(shared["model"], every_checkpoint=every_checkpoint).items():
-        opened = partial(open_model, spelling, branch=shared["branch"].value)
+        opened = partial(open_model, spelling, branch=options.branch_of(shared["branch"]))
         found = _judge(
             name,
             card,

@@ -39,6 +39,9 @@ def show_mapping(mapping: Mapping[str, Any], *, title: str, as_json: bool) -> No
         print(json.dumps(dict(mapping), indent=2, default=str))
         return
     table = Table(title=escape(title), show_header=False)
+    table.add_column(no_wrap=True)
+    # A cut address or hash is of no use.
+    table.add_column(overflow="fold")
     for key, value in mapping.items():
         table.add_row(key, escape(_cell(value)))
     Console().print(table)

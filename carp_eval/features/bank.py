@@ -16,6 +16,8 @@ from carp_eval.cards.frozen import Frozen
 from carp_eval.data.skipping import SkippedImage
 from carp_eval.errors import BankError
 from carp_eval.features import shards
+from carp_eval.features.rows import unit_rows
+from carp_eval.features.search import Neighbours, search
 from carp_eval.features.shards import ShardRecord
 
 # Raised when the same images, model and settings would give other rows, or the files another layout.
@@ -103,12 +105,13 @@ class Bank:
         self.record = record
 
     @classmethod
-    def open(cls, path: Path) -> "Bank":
-        """Open a bank. Its shards are not looked at before they are read (or verified).
+    def open(cls, path: str | Path) -> "Bank":
+        """Open a bank, by its folder. Its shards are not looked at before they are read (or verified).
 
         Raises:
             BankError: If there is no bank, if it is unfinished or of another schema, or its record is broken.
         """
+        path = Path(path).expanduser()
         try:
             content = (path / RECORD).read_bytes()
         except (FileNotFoundError, NotADirectoryError):
@@ -169,6 +172,52 @@ class Bank:
         """
         parts = self.shards()
         return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def search(
+        self, queries: "Float[Tensor, 'query dim'] | Bank", k: int, *, include_self: bool = False
+    ) -> Neighbours:
+        """Find the k rows that are nearest to each query, by cosine similarity, exactly.
+
+        The first search reads the whole bank into memory, four bytes a number, and keeps it for the next.
+
+        Args:
+            queries: Features of the same model, a row each, or another bank of it.
+            k: Neighbours of each query.
+            include_self: Whether a row may be its own neighbour, where the queries are this bank.
+
+        Returns:
+            `similarities`, the highest first, and `indices`, the rows, whose images are `keys[row]`.
+
+        Raises:
+            UsageError: If there are fewer than k rows to choose from, or the queries are of another width.
+            BankError: If the queries are a bank of another model or settings, or a value is not finite.
+        """
+        same = False
+        if isinstance(queries, Bank):
+            self.check_comparable(queries)
+            same = queries.fingerprint == self.fingerprint
+            queries = self._unit_rows if same else unit_rows(queries.shards())
+        else:
+            queries = unit_rows([queries.detach().cpu()])
+        return search(self._unit_rows, queries, k=k, exclude_self=same and not include_self)
+
+    def write(self, path: str | Path) -> list[Path]:
+        """Write all features, with keys and classes, to a file that other tools read: `.parquet`, `.npy` or `.npz`.
+
+        Returns:
+            What was written: the file and, beside an `.npy`, a Parquet file of its rows' keys and classes.
+
+        Raises:
+            UsageError: If the ending names no format.
+            StorageError: If the disk is full, read-only or closed to us.
+        """
+        from carp_eval.features import tables
+
+        return tables.write([self], Path(path).expanduser())
+
+    @cached_property
+    def _unit_rows(self) -> Float[Tensor, "row dim"]:
+        return unit_rows(self.shards())
 
     @cached_property
     def labels(self) -> Int64[Tensor, " row"]:

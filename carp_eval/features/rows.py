@@ -1,12 +1,29 @@
 """From a bank's shards to the float32 matrix that is searched or clustered."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Float32
 from torch import Tensor
 
 from carp_eval.errors import BankError
+
+
+class Scaling(NamedTuple):
+    """What brings each feature to mean 0 and deviation 1.
+
+    Attributes:
+        mean: Is subtracted.
+        scale: Is divided by, after that.
+    """
+
+    mean: Float32[Tensor, " dim"]
+    scale: Float32[Tensor, " dim"]
+
+    def __call__(self, features: Float32[Tensor, "row dim"]) -> Float32[Tensor, "row dim"]:
+        """Scale rows."""
+        return (features - self.mean).div_(self.scale)
 
 
 def unit_rows(shards: Sequence[Float[Tensor, "_ dim"]]) -> Float32[Tensor, "row dim"]:
@@ -29,16 +46,21 @@ def plain_rows(shards: Sequence[Float[Tensor, "_ dim"]]) -> Float32[Tensor, "row
     return _stacked(shards, normalise=False)
 
 
-def standardise(
-    bank: Float32[Tensor, "row dim"], queries: Float32[Tensor, "query dim"]
-) -> tuple[Float32[Tensor, "row dim"], Float32[Tensor, "query dim"]]:
-    """Bring each feature to mean 0 and deviation 1 on the bank, and move the queries along.
+def standardising(bank: Float32[Tensor, "row dim"]) -> Scaling:
+    """Return what brings each feature to mean 0 and deviation 1 on the bank.
 
     A feature that is constant on the bank is only shifted.
     """
     deviation, mean = torch.std_mean(bank, dim=0, correction=0)
-    scale = deviation.where(deviation > 0, 1)
-    return (bank - mean).div_(scale), (queries - mean).div_(scale)
+    return Scaling(mean, deviation.where(deviation > 0, 1))
+
+
+def standardise(
+    bank: Float32[Tensor, "row dim"], queries: Float32[Tensor, "query dim"]
+) -> tuple[Float32[Tensor, "row dim"], Float32[Tensor, "query dim"]]:
+    """Bring each feature to mean 0 and deviation 1 on the bank, and move the queries along."""
+    scaling = standardising(bank)
+    return scaling(bank), scaling(queries)
 
 
 def lengths(features: Float32[Tensor, "row dim"], what: str, *, first: int = 0) -> Float32[Tensor, " row"]:

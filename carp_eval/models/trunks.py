@@ -4,10 +4,14 @@ from typing import Any
 
 import torch
 from torch import nn
-from torchvision.models import resnet18, resnet50
+from torchvision.models import resnet18, resnet34, resnet50, resnet101
 
+from carp_eval.cards.checkpoint import Architecture
 from carp_eval.cards.recipe import TrunkCard
 from carp_eval.models.small import SmallTrunk
+from carp_eval.models.wide import WideResNet50
+
+_RESNETS = {"resnet18": resnet18, "resnet34": resnet34, "resnet50": resnet50, "resnet101": resnet101}
 
 
 def build(card: TrunkCard) -> nn.Module:
@@ -18,7 +22,7 @@ def build(card: TrunkCard) -> nn.Module:
     """
     if card.architecture == "small":
         return SmallTrunk(channels=card.channels)
-    make = {"resnet18": resnet18, "resnet50": resnet50}[card.architecture]
+    make = _RESNETS[card.architecture]
     # Parts are replaced by others of the same interface, which the annotations of torchvision do not foresee.
     network: Any = make(weights=None, zero_init_residual=card.zero_init_residual)
     width = network.conv1.out_channels
@@ -29,9 +33,32 @@ def build(card: TrunkCard) -> nn.Module:
     elif card.channels != 3:
         network.conv1 = nn.Conv2d(card.channels, width, kernel_size=7, stride=2, padding=3, bias=False)
         nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
-    network.feature_dim = network.fc.in_features
-    network.fc = nn.Identity()
-    return network
+    return _without_classifier(network)
+
+
+def released(architecture: Architecture, *, seed: int = 0) -> nn.Module:
+    """Build the trunk of a released checkpoint, with fresh weights that depend on the seed alone.
+
+    Its entries bear torchvision's names, `fc` left out.
+
+    Args:
+        architecture: `resnet50wN` has every channel of a ResNet-50 N times as wide, as SwAV's.
+        seed: Of the weights.
+    """
+    name, _, factor = architecture.partition("w")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return WideResNet50(int(factor)) if factor else _without_classifier(_RESNETS[name](weights=None))
+
+
+def unfilled(architecture: Architecture) -> nn.Module:
+    """Build the trunk of a released checkpoint for whoever fills all of it: its entries are what memory holds.
+
+    Drawing weights that are overwritten takes longer than the rest, and a minute where the trunk is wide.
+    """
+    with torch.device("meta"):
+        trunk = released(architecture)
+    return trunk.to_empty(device="cpu")
 
 
 def feature_dim(trunk: nn.Module) -> int:
@@ -39,6 +66,12 @@ def feature_dim(trunk: nn.Module) -> int:
     width = trunk.feature_dim
     assert isinstance(width, int)
     return width
+
+
+def _without_classifier(network: Any) -> nn.Module:
+    network.feature_dim = network.fc.in_features
+    network.fc = nn.Identity()
+    return network
 
 
 class Pixels(nn.Module):

@@ -1,10 +1,12 @@
 import pytest
 import torch
+from torchvision.models import resnet18
 
 from carp_eval.checkpoints import opening, runs, training
 from carp_eval.errors import CheckpointError, UnknownNameError, UsageError
 from carp_eval.models import network
 from carp_eval.models.model import weights_sha256
+from tests.checkpoints import pretend
 from tests.recipes import tiny
 
 
@@ -68,8 +70,38 @@ def test_no_model_named_means_the_run_trained_last(run, monkeypatch):
     assert opening.open_model().name == "a-run"
 
 
+def test_random_takes_an_architecture_of_the_zoo_too():
+    model = opening.open_model("random:resnet18")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        theirs = resnet18(weights=None).eval()
+    images = pretend.images()
+    assert torch.equal(pretend.features(model.network, images), pretend.pooled(theirs, images))
+    assert (model.feature_dim, model.input.native_size, model.dataset) == (512, 224, None)
+    with pytest.raises(UsageError, match="no layer 'projection'"):
+        opening.open_model("random:resnet18", layer="projection")
+
+
+@pytest.mark.parametrize("spelling", ["random:digits", "random:resnet18", "pixels:digits"])
+def test_of_one_network_there_is_no_student(spelling):
+    with pytest.raises(UsageError, match="leave --branch out"):
+        opening.open_model(spelling, branch="student")
+
+
+def test_a_folder_of_the_hub_is_not_taken_for_a_run(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(CheckpointError, match=f"hf:{tmp_path}"):
+        opening.open_model(str(tmp_path))
+
+
 def test_what_leads_nowhere_is_said(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    with pytest.raises(UnknownNameError, match="Did you mean carp-resnet50-400ep"):
+        opening.open_model("carp-resnet50-400p")
+    with pytest.raises(
+        UnknownNameError, match=r"no kind of model named 'torchvison:'. Did you mean torchvision:"
+    ):
+        opening.open_model("torchvison:resnet50")
     with pytest.raises(UsageError, match="train one with `carp train`"):
         opening.open_model()
     with pytest.raises(UsageError, match="there is no model 'nowhere'"):
@@ -96,7 +128,7 @@ def test_weights_that_do_not_fit_their_recipe_are_refused(tmp_path):
 
 def test_a_file_that_is_no_training_checkpoint_is_refused(tmp_path):
     torch.save({"state_dict": {}}, tmp_path / "other.pt")
-    with pytest.raises(CheckpointError, match="not a checkpoint of `carp train`: it holds state_dict"):
+    with pytest.raises(CheckpointError, match="no ResNet's trunk was recognised"):
         opening.open_model(str(tmp_path / "other.pt"))
     torch.save({"format": training.FORMAT, "version": 99}, tmp_path / "newer.pt")
     with pytest.raises(CheckpointError, match="version 99"):

@@ -28,6 +28,7 @@ COMMANDS = [
     [],
     ["train"],
     ["extract"],
+    ["export"],
     ["eval"],
     ["eval", "knn"],
     ["eval", "cluster"],
@@ -39,6 +40,11 @@ COMMANDS = [
     ["bank", "verify"],
     ["data"],
     ["data", "list"],
+    ["zoo"],
+    ["zoo", "list"],
+    ["zoo", "show"],
+    ["pull"],
+    ["push"],
     ["quickstart"],
     ["doctor"],
 ]
@@ -59,12 +65,25 @@ def test_help_answers_without_importing_torch():
     assert told.returncode == 0, told.stderr
 
 
+def test_models_are_listed_without_importing_torch():
+    script = (
+        "import sys\n"
+        "from carp_eval.commands.app import app\n"
+        "from typer.testing import CliRunner\n"
+        "for command in (['list'], ['show', 'dino-resnet50-800ep-mc']):\n"
+        "    assert CliRunner().invoke(app, ['zoo', *command]).exit_code == 0\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert told.returncode == 0, told.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
         (["trian"], "train"),
         (["eval", "kn"], "knn"),
-        (["train", "digts"], "Did you mean digits?"),
+        (["train", "digts"], "Did you mean digits"),
         (["train", "--epoch"], "No such option"),
         (["train", "--set", "schedule.epoch=3"], "Did you mean schedule.epochs"),
         (["train", "--set", "schedule.epochs"], "--set expects KEY=VALUE"),
@@ -75,8 +94,11 @@ def test_help_answers_without_importing_torch():
         (["eval", "knn", "-m", "random:digits", "--variant", "dyno"], "Did you mean dino"),
         (["eval", "knn", "-m", "random:digits", "-d", "folder:nowhere"], "nowhere"),
         (["eval", "knn", "-m", "random:digits", "--k", "0"], "Invalid value"),
+        (["eval", "knn", "-m", "random:digits", "-d", "folder:nowhere", "--device", "cuba"], "device 'cuba'"),
+        (["extract", "-m", "random:digits", "-d", "folder:nowhere", "--device", "cuba"], "device 'cuba'"),
         (["eval", "knn", "-m", "random:digits", "--k", "1000000"], "1000000"),
         (["eval", "knn", "-m", "random:digits", "--temperature", "-1"], "greater than 0"),
+        (["zoo", "show", "carp-resnet50-400-mc"], "Did you mean carp-resnet50-400ep-mc"),
         (["bank", "info", "nowhere"], "nowhere"),
         (["bank", "verify", "nowhere"], "nowhere"),
     ],
@@ -96,9 +118,9 @@ def test_a_mistake_is_one_clear_message_and_exit_code_2(tmp_path, monkeypatch, c
 
 
 def test_a_mistake_shows_no_traceback_in_a_process_of_its_own(tmp_path):
-    told = carp("train", "digts", cwd=tmp_path)
+    told = carp("zoo", "show", "carp-resnet50-400-mc", cwd=tmp_path)
     assert told.returncode == 2
-    assert "Did you mean digits?" in told.stderr
+    assert "Did you mean carp-resnet50-400ep-mc" in told.stderr
     assert "Traceback" not in told.stderr
 
 
@@ -110,11 +132,14 @@ def test_doctor_finds_what_is_installed(tmp_path):
     assert str(tmp_path) in parts["cache"]["found"]
 
 
-def test_doctor_says_what_is_wrong(tmp_path):
+def test_doctor_says_what_is_wrong(tmp_path, monkeypatch, capsys):
     (tmp_path / "file").write_text("")
-    told = carp("doctor", "--json", home=tmp_path / "file" / "inside")
-    assert told.returncode == 2
-    assert "CARP_HOME" in told.stdout
+    monkeypatch.setenv("CARP_HOME", str(tmp_path / "file" / "inside"))
+    monkeypatch.setattr(sys, "argv", ["carp", "doctor", "--json"])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 2
+    assert "CARP_HOME" in capsys.readouterr().out
 
 
 def test_data_list_tells_of_every_data_set(tmp_path):

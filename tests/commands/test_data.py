@@ -5,7 +5,7 @@ from typer.testing import CliRunner
 
 from carp_eval.commands.app import app
 from carp_eval.data.table import TABLE
-from carp_eval.errors import UnknownNameError
+from carp_eval.errors import UnknownNameError, UsageError
 from tests.data.layouts import copies
 from tests.data.test_native import SMALL, shrink
 
@@ -81,3 +81,10 @@ def test_what_is_not_here_exits_with_1(carp):
 def test_unknown_names_are_errors(carp):
     result = CliRunner().invoke(app, ["data", "check", "pet"])
     assert isinstance(result.exception, UnknownNameError)
+
+
+@pytest.mark.parametrize("spelling", ["folder:photos", "pets:photos", "hf:some/data"])
+def test_what_no_table_knows_is_pointed_to_what_does_look_at_it(carp, spelling):
+    result = CliRunner().invoke(app, ["data", "check", spelling])
+    assert isinstance(result.exception, UsageError)
+    assert f"carp extract -d {spelling} --skip-bad" in str(result.exception)

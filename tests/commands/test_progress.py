@@ -1,3 +1,5 @@
+import time
+
 import pytest
 import typer
 
@@ -35,3 +37,27 @@ def test_ctrl_c_ends_with_130(capsys):
         raise KeyboardInterrupt
     assert caught.value.exit_code == 130
     assert "the same command goes on from there" in capsys.readouterr().err
+
+
+def test_bytes_are_told_as_people_count_them(monkeypatch, capsys):
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.0)
+    with progress.bars(in_bytes=True) as bars:
+        tell = bars("fetching")
+        tell(1_500_000, 94_000_000)
+        bars("of untold length")(3_000, 0)
+    told = capsys.readouterr().err
+    assert "fetching: 1.5 MB of 94.0 MB" in told
+    assert "of untold length: 3.0 kB" in told
+
+
+def test_what_was_there_before_is_not_counted_for_the_rate(monkeypatch, capsys):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "200")
+    with progress.bars(in_bytes=True) as bars:
+        tell = bars("fetching")
+        for more in range(4):
+            tell(900_000_000 + 1000 * more, 1_000_000_000)
+            time.sleep(0.05)
+    told = capsys.readouterr().err
+    assert "kB/s" in told
+    assert "B/s" not in told.replace("kB/s", "")

@@ -86,6 +86,25 @@ def test_a_failed_entry_is_told_and_ends_with_one(carp):
     assert "failed: knn@dino" in out
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "expected"),
+    [
+        ("-d", "cifar11", "Did you mean cifar10"),
+        ("-d", "folder:nowhere", "nowhere"),
+        ("--device", "cuba", "cuba"),
+    ],
+)
+def test_a_mistake_in_a_shared_option_is_told_once_before_anything_runs(carp, home, option, value, expected):
+    before = sorted(home.rglob("*.json"))
+    code, out, told = carp("eval", "suite", "good.toml", option, value)
+    assert code == 2
+    assert out == ""
+    assert told.count("error:") == 1
+    assert expected in told
+    assert "knn@dino" not in told
+    assert sorted(home.rglob("*.json")) == before
+
+
 def test_a_dry_run_runs_nothing(carp, home):
     before = sorted(home.rglob("*.json"))
     code, out, told = carp("eval", "suite", "transfer-knn", "--only", "pets", "--dry-run")

@@ -11,6 +11,9 @@ import torch
 
 # Forked, not spawned: a child that imports torchvision anew takes seconds before it does anything.
 CONTEXT = multiprocessing.get_context("fork")
+# torch.export brings devices for which a first gradient would start threads, and with them nothing may fork. A gradient
+# taken before, as here, starts none.
+torch.ones(1, requires_grad=True).sum().backward()
 CLONE_NEWNS, CLONE_NEWUSER = 0x00020000, 0x10000000
 
 

@@ -38,8 +38,7 @@ class Noise(Images):
     def key(self, index):
         return f"größe/{index:03d}.png"
 
-    @property
-    def manifest_sha256(self):
+    def hash_manifest(self):
         return hashlib.sha256(self.content.tobytes() + self.labels.tobytes()).hexdigest()
 
 

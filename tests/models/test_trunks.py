@@ -1,9 +1,10 @@
 import pytest
 import torch
-from torchvision.models import resnet18, resnet50
+from torchvision.models import get_model, resnet18, resnet50
 
 from carp_eval.cards.recipe import TrunkCard
 from carp_eval.models import trunks
+from carp_eval.models.wide import WideResNet50
 
 
 @pytest.mark.parametrize(
@@ -47,3 +48,70 @@ def test_residual_branches_start_at_zero_where_the_card_says_so():
 def test_pixels_are_their_own_features():
     images = torch.arange(24.0).view(2, 3, 2, 2)
     assert trunks.Pixels()(images).tolist() == images.view(2, 12).tolist()
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50", "resnet101"])
+def test_a_released_trunk_is_torchvisions_network_without_its_classifier(name):
+    theirs = get_model(name, weights=None).eval()
+    known = {key: value for key, value in theirs.state_dict().items() if not key.startswith("fc.")}
+    trunk = trunks.released(name).eval()
+    assert list(trunk.state_dict()) == list(known)
+    trunk.load_state_dict(known)
+    width = theirs.fc.in_features
+    theirs.fc = torch.nn.Identity()
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        assert torch.equal(trunk(images), theirs(images))
+    assert trunks.feature_dim(trunk) == width
+
+
+# Parameters in millions, as SwAV's authors tell them of their RN50-w2, -w4 and -w5.
+@pytest.mark.parametrize(("factor", "millions"), [(2, 94), (4, 375), (5, 586)])
+def test_a_wide_trunk_has_every_channel_as_many_times(factor, millions):
+    with torch.device("meta"):
+        trunk = trunks.released(f"resnet50w{factor}")
+        narrow = resnet50(weights=None)
+    assert trunks.feature_dim(trunk) == 2048 * factor
+    wide = {name: tuple(value.shape) for name, value in trunk.state_dict().items()}
+    expected = {}
+    for name, value in narrow.state_dict().items():
+        if name.startswith("fc."):
+            continue
+        shape = list(value.shape)
+        for axis in range(min(len(shape), 2)):
+            # The three colours that the first convolution takes are what they are.
+            shape[axis] *= 1 if (name, axis) == ("conv1.weight", 1) else factor
+        expected[name] = tuple(shape)
+    assert wide == expected
+    assert round(sum(entry.numel() for entry in trunk.parameters()) / 1e6) == millions
+
+
+def test_a_wide_trunk_of_factor_one_computes_what_torchvisions_does():
+    theirs = resnet50(weights=None).eval()
+    known = {key: value for key, value in theirs.state_dict().items() if not key.startswith("fc.")}
+    trunk = WideResNet50(1).eval()
+    trunk.load_state_dict(known)
+    theirs.fc = torch.nn.Identity()
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        assert torch.equal(trunk(images), theirs(images))
+
+
+def test_a_released_trunks_weights_depend_on_the_seed_alone():
+    before = torch.random.get_rng_state()
+    first, same, other = (trunks.released("resnet18", seed=seed).state_dict() for seed in (3, 3, 4))
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert all(torch.equal(first[name], same[name]) for name in first)
+    assert not torch.equal(first["conv1.weight"], other["conv1.weight"])
+
+
+def test_a_trunk_to_be_filled_is_the_released_one_once_it_is():
+    released = trunks.released("resnet18").eval()
+    before = torch.random.get_rng_state()
+    trunk = trunks.unfilled("resnet18").eval()
+    assert torch.equal(torch.random.get_rng_state(), before)
+    trunk.load_state_dict(released.state_dict())
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        assert torch.equal(trunk(images), released(images))
+    assert trunks.feature_dim(trunk) == trunks.feature_dim(released)

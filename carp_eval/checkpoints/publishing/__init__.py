@@ -1,0 +1,1 @@
+"""A model's way to the Hub and back."""
