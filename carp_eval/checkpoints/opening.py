@@ -4,17 +4,17 @@ import difflib
 from collections.abc import Callable
 from pathlib import Path
 
-from carp_eval.checkpoints import (
+from carp_eval.checkpoints import runs
+from carp_eval.checkpoints.assembling import Branch, Layer
+from carp_eval.checkpoints.doors import (
     from_file,
     from_hub,
     from_timm,
     from_torchvision,
     from_training,
     from_zoo,
-    runs,
 )
-from carp_eval.checkpoints.assembling import Branch, Layer
-from carp_eval.checkpoints.wrapping import wrap
+from carp_eval.checkpoints.doors.wrapping import wrap
 from carp_eval.errors import CheckpointError, UnknownNameError, UsageError
 from carp_eval.models.model import Model
 

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from carp_eval.cards.recipe import PrototypeRecipe, RecipeCard
 from carp_eval.cards.swav import AssignmentRecipe
-from carp_eval.checkpoints import from_training, runs, training
+from carp_eval.checkpoints import runs, training
 from carp_eval.checkpoints.assembling import Branch
+from carp_eval.checkpoints.doors import from_training
 from carp_eval.checkpoints.opening import open_model
 from carp_eval.errors import CheckpointError, UsageError
 from carp_eval.models.model import Model, weights_sha256

@@ -12,7 +12,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from carp_eval.checkpoints import archives, flat, inert, pickled
+from carp_eval.checkpoints.containers import archives, flat, inert, pickled
 from carp_eval.errors import CheckpointError
 
 # A zip file, and one that is empty.

@@ -10,7 +10,7 @@ from carp_eval.commands import options, pull_hub
 
 if TYPE_CHECKING:
     from carp_eval.cards.checkpoint import CheckpointCard
-    from carp_eval.checkpoints.pulling import Outcome
+    from carp_eval.checkpoints.zoo.pulling import Outcome
 
 
 def pull(
@@ -126,7 +126,7 @@ def _pull(
     force: bool,
     keep_download: bool,
 ) -> dict[str, Any]:
-    from carp_eval.checkpoints import pulling
+    from carp_eval.checkpoints.zoo import pulling
     from carp_eval.commands import progress, tables
 
     called = _called(name)
@@ -185,7 +185,8 @@ def _licence(card: "CheckpointCard") -> str:
 
 
 def _sources(name: str, card: "CheckpointCard", source: str | None) -> dict[str, Any]:
-    from carp_eval.checkpoints import fetching, pulling
+    from carp_eval.checkpoints.downloads import fetching
+    from carp_eval.checkpoints.zoo import pulling
     from carp_eval.errors import CheckpointError
 
     answers: dict[str, str] = {}

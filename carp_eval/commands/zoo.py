@@ -23,7 +23,7 @@ def list_models(
     """
     from carp_eval.cards import loading, shelf
     from carp_eval.cards.published_numbers import numbers_of
-    from carp_eval.checkpoints.pulled import find
+    from carp_eval.checkpoints.zoo.pulled import find
     from carp_eval.commands import tables, zoo_tables
     from carp_eval.errors import UnknownNameError
 
@@ -61,7 +61,7 @@ def show_model(
     """Tell all of one model: source, format, licence, whether it is here, and what was published of it."""
     from carp_eval.cards import loading
     from carp_eval.cards.published_numbers import numbers_of
-    from carp_eval.checkpoints.pulled import find
+    from carp_eval.checkpoints.zoo.pulled import find
     from carp_eval.commands import zoo_tables
 
     card = loading.checkpoint_card(name)

@@ -76,7 +76,9 @@ def import_weights(
 
     told_mean, told_std = _numbers(mean, "--mean"), _numbers(std, "--std")
 
-    from carp_eval.checkpoints import importing, pulled, runs, storing
+    from carp_eval.checkpoints import runs
+    from carp_eval.checkpoints.recognising import importing
+    from carp_eval.checkpoints.zoo import pulled, storing
     from carp_eval.commands import tables
 
     path = runs.checkpoint_path(file) if file.is_dir() else file
@@ -133,7 +135,7 @@ def verify(
 ) -> None:
     """Read every byte of the models on this machine again, and try their features."""
     from carp_eval.cards import loading
-    from carp_eval.checkpoints import pulled, storing
+    from carp_eval.checkpoints.zoo import pulled, storing
     from carp_eval.commands import progress, tables
     from carp_eval.errors import CarpError, CheckpointError
 

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from carp_eval.cards.checkpoint import CheckpointCard, EntriesCard
 from carp_eval.cards.published_numbers import PublishedNumber, highest
-from carp_eval.checkpoints.pulled import Pulled
+from carp_eval.checkpoints.zoo.pulled import Pulled
 from carp_eval.commands import tables
 
 # Of narrower terminals; a name tells method and epochs too.

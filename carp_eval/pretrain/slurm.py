@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from carp_eval.checkpoints.extras import require
+from carp_eval.checkpoints.doors.extras import require
 from carp_eval.errors import UsageError
 
 # What submitit calls the cluster; `local` runs the same jobs on this machine.

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from carp_eval.checkpoints import pulled
 from carp_eval.checkpoints.downloads import transfer
+from carp_eval.checkpoints.zoo import pulled
 from carp_eval.commands.app import main
 from tests.checkpoints.http_server import Server
-from tests.checkpoints.test_pulling import FILE
+from tests.checkpoints.zoo.test_pulling import FILE
 
 CARD = """
 version = 1

@@ -5,7 +5,7 @@ import torch
 from typer.testing import CliRunner
 
 from carp_eval.cards import loading, shelf
-from carp_eval.checkpoints import storing
+from carp_eval.checkpoints.zoo import storing
 from carp_eval.commands.app import app
 from carp_eval.errors import UnknownNameError
 

@@ -6,7 +6,7 @@ import torch
 from torchvision.models import resnet18
 
 from carp_eval.cards import loading
-from carp_eval.checkpoints import pulled, storing
+from carp_eval.checkpoints.zoo import pulled, storing
 from carp_eval.commands.app import main
 from tests.checkpoints import formats, hostile
 
@@ -137,7 +137,7 @@ def test_a_name_of_the_zoo_is_read_by_its_card(carp, tmp_path):
 
 
 def test_a_file_of_another_hash_than_the_cards_is_not_read(carp, tmp_path, monkeypatch):
-    import carp_eval.checkpoints.importing as importing
+    import carp_eval.checkpoints.recognising.importing as importing
 
     real = loading.checkpoint_card("moco-v2-resnet50-800ep")
     weights = real.weights.model_copy(update={"sha256": "0" * 64})

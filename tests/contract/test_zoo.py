@@ -12,8 +12,9 @@ from torchvision.models import resnet50
 
 from carp_eval.cards import loading, shelf
 from carp_eval.cards.published_numbers import numbers_of
-from carp_eval.checkpoints import entries, storing
+from carp_eval.checkpoints import entries
 from carp_eval.checkpoints.opening import open_model
+from carp_eval.checkpoints.zoo import storing
 from tests.contract import released_files
 from tests.contract.released_files import MODELS, State
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from carp_eval import files
-from carp_eval.checkpoints import extras
+from carp_eval.checkpoints.doors import extras
 from carp_eval.errors import UnknownNameError, UsageError
 
 

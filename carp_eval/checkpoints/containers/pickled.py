@@ -7,7 +7,7 @@ from io import BufferedReader, BytesIO
 from pathlib import Path
 from typing import Any, cast
 
-from carp_eval.checkpoints import inert
+from carp_eval.checkpoints.containers import inert
 from carp_eval.errors import CheckpointError
 
 # The pickle of a ResNet-50 with its optimiser takes a hundred kilobytes: values lie outside it.

@@ -11,8 +11,9 @@ from safetensors import SafetensorError
 from torch import nn
 
 from carp_eval.cards.checkpoint import Architecture, EntriesCard
-from carp_eval.checkpoints import assembling, entries, extras, reading
+from carp_eval.checkpoints import assembling, entries, reading
 from carp_eval.checkpoints.assembling import Branch, Layer
+from carp_eval.checkpoints.doors import extras
 from carp_eval.checkpoints.publishing.hub import FAILURES
 from carp_eval.data.images import ModelInput
 from carp_eval.errors import CheckpointError, UnknownNameError, UsageError

@@ -7,7 +7,8 @@ from typing import Any, cast
 from torch import Tensor
 
 from carp_eval.cards.checkpoint import Architecture, BranchName, EntriesCard
-from carp_eval.checkpoints import entries, formats, resnets
+from carp_eval.checkpoints import entries
+from carp_eval.checkpoints.recognising import formats, resnets
 from carp_eval.errors import CheckpointError
 
 # Of two networks in one file, what the one is called that follows the other slowly.

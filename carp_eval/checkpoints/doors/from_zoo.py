@@ -1,8 +1,9 @@
 """Models of the zoo that were pulled, and those that were imported under a name."""
 
 from carp_eval.cards import loading, shelf
-from carp_eval.checkpoints import assembling, pulled, storing
+from carp_eval.checkpoints import assembling
 from carp_eval.checkpoints.assembling import Branch, Layer
+from carp_eval.checkpoints.zoo import pulled, storing
 from carp_eval.errors import CheckpointError
 from carp_eval.models.model import Model
 

@@ -6,8 +6,9 @@ from typing import Any
 from torch import Tensor
 
 from carp_eval.cards.checkpoint import Architecture, BranchName, EntriesCard
-from carp_eval.checkpoints import entries, formats, recognise, resnets
-from carp_eval.checkpoints.recognise import Found
+from carp_eval.checkpoints import entries
+from carp_eval.checkpoints.recognising import formats, recognise, resnets
+from carp_eval.checkpoints.recognising.recognise import Found
 from carp_eval.errors import CheckpointError
 
 

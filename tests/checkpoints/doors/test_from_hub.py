@@ -6,8 +6,9 @@ import torch
 from torchvision.models import ResNet18_Weights, resnet18
 
 from carp_eval.cards.checkpoint import CheckpointCard
-from carp_eval.checkpoints import opening, storing
+from carp_eval.checkpoints import opening
 from carp_eval.checkpoints.publishing import folder as publishing
+from carp_eval.checkpoints.zoo import storing
 from carp_eval.errors import CheckpointError, HubError, UsageError
 from tests import hub_server
 from tests.checkpoints import pretend

@@ -3,7 +3,8 @@ import torch
 from torchvision.models import resnet18
 
 from carp_eval.cards.checkpoint import CheckpointCard
-from carp_eval.checkpoints import opening, storing
+from carp_eval.checkpoints import opening
+from carp_eval.checkpoints.zoo import storing
 from carp_eval.errors import CheckpointError, UsageError
 from carp_eval.models.model import weights_sha256
 from tests.checkpoints import pretend

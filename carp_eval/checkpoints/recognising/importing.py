@@ -17,7 +17,8 @@ from carp_eval.cards.checkpoint import (
     InputCard,
     WeightsCard,
 )
-from carp_eval.checkpoints import by_hand, formats, reading, recognise, resnets, training
+from carp_eval.checkpoints import reading, training
+from carp_eval.checkpoints.recognising import by_hand, formats, recognise, resnets
 from carp_eval.errors import CheckpointError, UnknownNameError, UsageError
 
 # Names that tell nothing of what is inside; the folder's may.

@@ -9,8 +9,8 @@ from torchvision.models import resnet18
 
 from carp_eval.cards import loading
 from carp_eval.cards.checkpoint import CheckpointCard
-from carp_eval.checkpoints import pulled, pulling, storing
 from carp_eval.checkpoints.downloads import pins, transfer
+from carp_eval.checkpoints.zoo import pulled, pulling, storing
 from carp_eval.errors import CheckpointError, UsageError
 from tests.checkpoints.http_server import Server
 

@@ -6,7 +6,7 @@ import torchvision
 from torch import nn
 
 from carp_eval.checkpoints import opening
-from carp_eval.checkpoints.from_torchvision import cut_classifier
+from carp_eval.checkpoints.doors.from_torchvision import cut_classifier
 from carp_eval.data.images import ModelInput
 from carp_eval.errors import CheckpointError, UnknownNameError, UsageError
 from tests.checkpoints import pretend
@@ -131,7 +131,7 @@ def test_weights_of_another_network_are_refused(torch_home):
 
 
 def test_weights_that_cannot_be_fetched_are_told_with_their_address(torch_home, monkeypatch):
-    from carp_eval.checkpoints import from_torchvision
+    from carp_eval.checkpoints.doors import from_torchvision
 
     weights = torchvision.models.ResNet18_Weights.IMAGENET1K_V1
     # Nobody listens on this port.

@@ -3,7 +3,8 @@ import torch
 from torch import nn
 from torchvision.models import resnet34, resnet50
 
-from carp_eval.checkpoints import entries, recognise
+from carp_eval.checkpoints import entries
+from carp_eval.checkpoints.recognising import recognise
 from carp_eval.errors import CheckpointError
 from tests.checkpoints import formats
 

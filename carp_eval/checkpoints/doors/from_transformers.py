@@ -12,7 +12,8 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from carp_eval.cards import loading
-from carp_eval.checkpoints import assembling, extras
+from carp_eval.checkpoints import assembling
+from carp_eval.checkpoints.doors import extras
 from carp_eval.data.images import ModelInput
 from carp_eval.errors import CheckpointError, UsageError
 from carp_eval.models.model import Model

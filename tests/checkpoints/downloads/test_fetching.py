@@ -5,8 +5,7 @@ import threading
 import pytest
 from huggingface_hub import constants
 
-from carp_eval.checkpoints import fetching
-from carp_eval.checkpoints.downloads import pins, transfer
+from carp_eval.checkpoints.downloads import fetching, pins, transfer
 from carp_eval.errors import CheckpointError, UsageError
 from tests import hub_server
 from tests.checkpoints.http_server import Server

@@ -14,8 +14,9 @@ from torch import Tensor
 from carp_eval import files
 from carp_eval.cards import shelf, writing
 from carp_eval.cards.checkpoint import BranchName, CheckpointCard
-from carp_eval.checkpoints import assembling, entries, flat, reading
-from carp_eval.checkpoints.pulled import CARD, RECORD, Origin, Pulled, folder
+from carp_eval.checkpoints import assembling, entries, reading
+from carp_eval.checkpoints.containers import flat
+from carp_eval.checkpoints.zoo.pulled import CARD, RECORD, Origin, Pulled, folder
 from carp_eval.errors import CarpError, CheckpointError, UsageError
 from carp_eval.models.model import weights_sha256
 

@@ -12,7 +12,8 @@ from torchvision.models import resnet18
 
 from carp_eval.cards import loading, writing
 from carp_eval.cards.checkpoint import CheckpointCard, EntriesCard, InputCard, WeightsCard
-from carp_eval.checkpoints import pulled, reading, storing
+from carp_eval.checkpoints import reading
+from carp_eval.checkpoints.zoo import pulled, storing
 from carp_eval.errors import CheckpointError, StorageError, UsageError
 from carp_eval.models.model import weights_sha256
 from tests.checkpoints import formats

@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
-from carp_eval.checkpoints import assembling, entries, from_training, reading, recognise, training
+from carp_eval.checkpoints import assembling, entries, reading, training
 from carp_eval.checkpoints.assembling import Branch, Layer
+from carp_eval.checkpoints.doors import from_training
+from carp_eval.checkpoints.recognising import recognise
 from carp_eval.models.model import Model
 
 

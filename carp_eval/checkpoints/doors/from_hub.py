@@ -4,14 +4,9 @@ import re
 from pathlib import Path
 
 from carp_eval.cards import loading
-from carp_eval.checkpoints import (
-    assembling,
-    from_file,
-    from_timm,
-    from_transformers,
-    reading,
-)
+from carp_eval.checkpoints import assembling, reading
 from carp_eval.checkpoints.assembling import Branch, Layer
+from carp_eval.checkpoints.doors import from_file, from_timm, from_transformers
 from carp_eval.checkpoints.publishing import getting, hub_config
 from carp_eval.errors import CheckpointError
 from carp_eval.models.model import Model

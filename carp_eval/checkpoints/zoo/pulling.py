@@ -7,10 +7,10 @@ from typing import Literal
 
 from carp_eval import files
 from carp_eval.cards.checkpoint import CheckpointCard
-from carp_eval.checkpoints import fetching, pulled
-from carp_eval.checkpoints.downloads import pins, receipt
+from carp_eval.checkpoints.downloads import fetching, pins, receipt
 from carp_eval.checkpoints.downloads.receipt import Fetched
-from carp_eval.checkpoints.pulled import Pulled
+from carp_eval.checkpoints.zoo import pulled
+from carp_eval.checkpoints.zoo.pulled import Pulled
 from carp_eval.errors import CheckpointError, UsageError
 
 Tell = Callable[[str], None]
@@ -82,7 +82,7 @@ def pull(
             tell=tell,
         )
         # torch takes seconds to import, and a download need not wait for it.
-        from carp_eval.checkpoints import storing
+        from carp_eval.checkpoints.zoo import storing
 
         try:
             stored = storing.add(name, card, fetched.path, source=fetched.source)

@@ -1,0 +1,1 @@
+"""Telling how a file of others is laid out."""
