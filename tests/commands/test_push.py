@@ -127,7 +127,7 @@ def test_a_dry_run_lists_every_file_as_it_would_be_and_pushes_nothing(hub, run, 
     assert {row["file"]: (row["bytes"], row["sha256"]) for row in planned["files"]} == pushed
     code, out, _ = carp("push", "USER/NAME", "-m", run, *LICENCE, "--dry-run")
     assert "same" in out
-    assert pushed["model.safetensors"][1] in out
+    assert pushed["model.safetensors"][1][:12] in out
 
 
 def test_a_dry_run_needs_neither_login_nor_hub(hub, run, carp, monkeypatch, tmp_path):
