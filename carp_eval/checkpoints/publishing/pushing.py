@@ -224,6 +224,8 @@ def _commit(api: HfApi, at: Address, folder: Path, planned: Plan, *, progress: P
     """Send what is not there yet and commit it; return the commit."""
     sent = {path: CountedFile(folder / path) for path in planned.of("new", "changed", "another's")}
     additions = [CommitOperationAdd(path, cast(BinaryIO, file)) for path, file in sent.items()]
+    # Of files with the same content the client sends one as often as there are, all at once: its reads would mix.
+    different = {planned.local[addition.path_in_repo].sha256: addition for addition in additions}
     operations = [*additions, *(CommitOperationDelete(path) for path in planned.of("removed"))]
     total = sum(planned.local[path].size for path in sent)
     for file in sent.values():
@@ -249,7 +251,7 @@ def _commit(api: HfApi, at: Address, folder: Path, planned: Plan, *, progress: P
         for file in sent.values():
             # Where a connection broke, the client left it in the middle.
             file.seek(0)
-        api.preupload_lfs_files(at.repo, additions, revision=at.revision)
+        api.preupload_lfs_files(at.repo, list(different.values()), revision=at.revision)
 
     with quietly():
         hub.patiently(send)

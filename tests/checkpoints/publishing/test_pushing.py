@@ -95,6 +95,14 @@ def test_xet_is_not_needed_and_not_used(hub, folder, monkeypatch, disabled):
     assert hub.count("xet") == 0
 
 
+def test_files_of_the_same_content_are_sent_once(hub, folder):
+    same = {f"results/{name}.parquet": b"PAR1" + bytes(3_000_000) for name in "abc"}
+    pushing.push(written(folder, same), "USER/NAME", endpoint=hub.url)
+    assert {name: hub.files("USER/NAME")[name] for name in same} == same
+    # The model, the one predictions there were, and these.
+    assert hub.count(UPLOAD) == 3
+
+
 def test_unchanged_content_makes_no_commit_and_sends_nothing(hub, folder):
     first = pushing.push(folder, "USER/NAME", endpoint=hub.url)
     hub.requests.clear()
