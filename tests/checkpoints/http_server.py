@@ -160,8 +160,9 @@ class Server:
             return
         for start in range(0, len(body), shelf.piece):
             piece = body[start : start + shelf.piece]
-            handler.wfile.write(piece)
+            # Counted first: whoever has read the last byte finds it counted.
             seen.sent += len(piece)
+            handler.wfile.write(piece)
             if shelf.delay:
                 time.sleep(shelf.delay)
 
