@@ -1,7 +1,6 @@
 """`carp assign` and `carp prototypes` on a small run, held against the run's own checkpoint."""
 
 import json
-import sys
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -10,7 +9,6 @@ import torch
 from PIL import Image
 
 from carp_eval.checkpoints import runs, training
-from carp_eval.commands.app import main
 from carp_eval.models import network
 from tests.recipes import TINY
 
@@ -21,19 +19,8 @@ def home(tmp_path_factory):
 
 
 @pytest.fixture
-def carp(home, monkeypatch, capsys):
-    monkeypatch.chdir(home)
-    monkeypatch.setenv("CARP_HOME", str(home / "home"))
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["carp", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            main()
-        told = capsys.readouterr()
-        return stopped.value.code or 0, told.out, told.err
-
-    return run
+def carp(home, carp_in):
+    return carp_in(home)
 
 
 @pytest.fixture

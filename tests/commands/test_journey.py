@@ -1,13 +1,11 @@
 """A user's way through the commands: train, extract, look into the bank, score; on a few digits."""
 
 import json
-import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
-from carp_eval.commands.app import main
 from tests.recipes import TINY
 
 
@@ -17,19 +15,8 @@ def home(tmp_path_factory):
 
 
 @pytest.fixture
-def carp(home, monkeypatch, capsys):
-    monkeypatch.chdir(home)
-    monkeypatch.setenv("CARP_HOME", str(home / "home"))
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["carp", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            main()
-        told = capsys.readouterr()
-        return stopped.value.code or 0, told.out, told.err
-
-    return run
+def carp(home, carp_in):
+    return carp_in(home)
 
 
 @pytest.fixture

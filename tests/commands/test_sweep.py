@@ -3,24 +3,12 @@ import sys
 
 import pytest
 
-from carp_eval.commands.app import main
 from tests.recipes import TINY
 
 
 @pytest.fixture
-def carp(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("CARP_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["carp", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            main()
-        told = capsys.readouterr()
-        return stopped.value.code or 0, told.out, told.err
-
-    return run
+def carp(tmp_path, carp_in):
+    return carp_in(tmp_path)
 
 
 FIXED = [f"--set={key}={value}" for key, value in TINY.items() if key != "prototypes.count"]

@@ -38,7 +38,7 @@ def _write_and_gather(rank, folder):
         if rank == 0:
             torch.save(state, folder / "state.pt")
         dist.barrier()
-        resumed = FeatureMemory.like(torch.load(folder / "state.pt", mmap=True))
+        resumed = FeatureMemory.like(torch.load(folder / "state.pt", mmap=True, weights_only=True))
         same = torch.equal(resumed.index, memory.index) and torch.equal(resumed.features, memory.features)
         # Not tensors: their memory would have to outlive this process.
         return same, None if everything is None else [part.numpy() for part in everything]

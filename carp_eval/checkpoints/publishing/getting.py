@@ -156,9 +156,12 @@ def _commit(api: HfApi, at: Address, place: Path) -> str:
         return revision
     note = place / "revisions" / quote(revision, safe="")
     known = note.read_text(encoding="utf-8") if note.is_file() else ""
+
+    def ask() -> str | None:
+        return api.model_info(at.repo, revision=at.revision).sha
+
     with hub.told("get", at):
         try:
-            ask = lambda: api.model_info(at.repo, revision=at.revision).sha  # noqa: E731
             commit = ask() if known else hub.patiently(ask)
         except hub.FAILURES as error:
             if re.fullmatch("[0-9a-f]{40}", known) and hub.out_of_reach(error):
