@@ -2,8 +2,6 @@ import sys
 
 import pytest
 
-from carp_eval.commands.app import main
-
 
 @pytest.fixture
 def carp_in(monkeypatch, capsys):
@@ -16,6 +14,8 @@ def carp_in(monkeypatch, capsys):
         return run
 
     def run(*arguments):
+        from carp_eval.commands.app import main  # not above: jaxtyping must see the package first
+
         monkeypatch.setattr(sys, "argv", ["carp", *map(str, arguments)])
         with pytest.raises(SystemExit) as stopped:
             main()
