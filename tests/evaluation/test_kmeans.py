@@ -127,6 +127,22 @@ def test_a_run_that_has_come_to_rest_ends_and_its_progress_is_told():
     np.testing.assert_array_equal(found.centres, before)
 
 
+def test_who_interrupts_one_run_ends_all():
+    told = []
+
+    def interrupt(done, total):
+        told.append(done)
+        if done == 3:
+            raise KeyboardInterrupt
+
+    points = torch.randn(2000, 8, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(KeyboardInterrupt):
+        kmeans.fit(
+            points, **OPTIONS | {"clusters": 50, "iterations": 10_000, "restarts": 9}, progress=interrupt
+        )
+    assert len(told) < 100
+
+
 def test_small_batches_are_scikit_learns():
     points, heap = heaps(400)
     options = {"clusters": 4, "batch_size": 50, "max_epochs": 10, "restarts": 2, "seed": 3}
