@@ -6,6 +6,7 @@ interpolated once. Colours follow, in BYOL's order: jitter, grey, blur, solarise
 
 import math
 from collections.abc import Sequence
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +14,7 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from carp_eval.cards.recipe import ViewCard
+from carp_eval.data.moving import moved
 from carp_eval.errors import CardError
 
 Pixels = Float[Tensor, "image channel height width"]
@@ -45,7 +47,7 @@ class BatchViews:
             CardError: If a card asks for a change of colours and the images have one channel.
         """
         self.cards = tuple(cards)
-        self._mean, self._std = (torch.tensor(values)[:, None, None] for values in (mean, std))
+        self._mean, self._std = tuple(mean), tuple(std)
         for number, card in enumerate(self.cards):
             if len(mean) != 3 and (card.jitter[2] or card.jitter[3] or card.grey):
                 raise CardError(
@@ -59,7 +61,7 @@ class BatchViews:
         """Make every view of every image, normalised, in the order of the cards.
 
         Args:
-            pixels: The images.
+            pixels: The images, on the device where views are made.
             generator: Where chance comes from; the same state gives the same views.
 
         Returns:
@@ -84,7 +86,8 @@ class BatchViews:
         if card.solarise:
             inverted = torch.where(view >= 0.5, 1 - view, view)
             view = torch.where(chance.happens(card.solarise), inverted, view)
-        view = (view - self._mean.to(view)) / self._std.to(view)
+        mean, std = (_constant(values, view.device)[:, None, None] for values in (self._mean, self._std))
+        view = (view - mean) / std
         if card.erase:
             erased = chance.happens(card.erase) & _rectangle(card.size, chance)
             # 0 is the data's mean: the grey that says least.
@@ -93,7 +96,10 @@ class BatchViews:
 
 
 class _Chance:
-    """Draws one number for each image, on the generator's device, and brings it to the images'."""
+    """Draws one number for each image, on the generator's device, and brings it to the images'.
+
+    So what is drawn on a CPU's generator is the same on any device.
+    """
 
     def __init__(self, generator: torch.Generator, images: Pixels) -> None:
         self._generator = generator
@@ -105,7 +111,7 @@ class _Chance:
     def tries(self, count: int) -> Float[Tensor, "try image"]:
         shape = (count, len(self._images))
         drawn = torch.rand(shape, generator=self._generator, device=self._generator.device)
-        return drawn.to(self._images)
+        return moved(drawn, self._images.device)
 
     def happens(self, probability: float) -> Bool[Tensor, "image 1 1 1"]:
         return (self.tries(1)[0] < probability)[:, None, None, None]
@@ -173,16 +179,22 @@ def _jitter(view: Pixels, card: ViewCard, chance: _Chance) -> Pixels:
 def _turn_hue(angle: PerImage) -> Float[Tensor, "image 3 3"]:
     """Return the rotations of RGB about its grey axis, by Rodrigues' formula."""
     cos, sin = angle.cos()[:, None, None], angle.sin()[:, None, None]
-    identity = torch.eye(3).to(angle)
-    cross = torch.tensor([[0.0, -1, 1], [1, 0, -1], [-1, 1, 0]]).to(angle) / math.sqrt(3)
+    identity = torch.eye(3, device=angle.device)
+    cyclic = identity.roll(1, dims=0)
+    cross = (cyclic - cyclic.T) / math.sqrt(3)
     return cos * identity + (1 - cos) / 3 + sin * cross
 
 
 def _luma(view: Pixels) -> Float[Tensor, "image 1 height width"]:
     if view.shape[1] == 1:
         return view
-    weights = torch.tensor(_LUMA).to(view)
-    return torch.einsum("c,nchw->nhw", weights, view)[:, None]
+    return torch.einsum("c,nchw->nhw", _constant(_LUMA, view.device), view)[:, None]
+
+
+@cache
+def _constant(values: tuple[float, ...], device: torch.device) -> Float[Tensor, " value"]:
+    """Put numbers on a device once: each time would make a GPU wait."""
+    return torch.tensor(values, device=device)
 
 
 def _blur(view: Pixels, card: ViewCard, chance: _Chance) -> Pixels:
@@ -190,7 +202,7 @@ def _blur(view: Pixels, card: ViewCard, chance: _Chance) -> Pixels:
     narrow, wide = (sigma * card.size / 224 for sigma in card.blur_sigma)
     sigma = chance.uniform(narrow, wide)[:, None]
     radius = min(math.ceil(3 * wide), card.size - 1)
-    steps = torch.arange(-radius, radius + 1).to(view)
+    steps = torch.arange(-radius, radius + 1, device=view.device).float()
     kernel = (-(steps**2) / (2 * sigma**2)).softmax(dim=-1)
     images, channels = view.shape[:2]
     kernel = kernel.repeat_interleave(channels, dim=0)[:, None, None, :]
@@ -205,7 +217,7 @@ def _rectangle(size: int, chance: _Chance) -> Bool[Tensor, "image 1 height width
     """Draw a rectangle for each image, inside the view."""
     area = chance.uniform(*_ERASE_AREA)
     ratio = chance.uniform(math.log(_ERASE_RATIO[0]), math.log(_ERASE_RATIO[1])).exp()
-    centres = (torch.arange(size).to(area) + 0.5) / size
+    centres = (torch.arange(size, device=area.device) + 0.5) / size
 
     def inside(length: PerImage) -> Bool[Tensor, "image side"]:
         length = length.clamp(max=1)

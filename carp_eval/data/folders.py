@@ -95,8 +95,9 @@ class FolderSource(Source):
                     f"({', '.join(sorted(EXTENSIONS))}); fill it or remove it"
                 )
         if not self.class_names and not _has_images(folder):
-            parquet = any(file.endswith(".parquet") for file in _walk(folder, nested=True))
-            hint = f"; it holds Parquet files: say hf:{folder}" if parquet else ""
+            endings = {file.rpartition(".")[2] for file in _walk(folder, nested=True)}
+            hint = f"; it holds tar files: say wds:{folder}" if "tar" in endings else ""
+            hint = f"; it holds Parquet files: say hf:{folder}" if "parquet" in endings else hint
             raise DataError(
                 f"{folder} has no images; expected class folders, such as {folder}/cat/1.jpg{hint}"
             )

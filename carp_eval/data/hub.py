@@ -29,6 +29,10 @@ pc = cast(Any, pyarrow.compute)
 # What HubImages keeps of its table's columns.
 _ARROW = ("_column", "_encoded", "_paths")
 
+# Rows that lie together, and the size from which they are trained on together: what memory surely does not hold.
+STRETCH = 1024
+LARGE = 2**35
+
 _FAILURES = (
     OSError,
     ValueError,
@@ -72,6 +76,9 @@ class HubImages(Images):
         self._table = table
         self._image = image
         self._folder = folder
+        if table.data.nbytes > LARGE:
+            starts = np.arange(0, len(table), STRETCH)
+            self.shard_sizes = np.diff(np.append(starts, len(table))).astype(np.int64)
 
     def image(self, index: int) -> Image.Image:
         """Decode one row."""
@@ -251,7 +258,7 @@ def load(
         DataError: If it cannot be had or read, or its columns cannot be told.
     """
     folder = Path(path) if Path(path).is_dir() else None
-    with files.storage_errors(Path(datasets.config.HF_DATASETS_CACHE)), _explained(name, path):
+    with files.storage_errors(Path(datasets.config.HF_DATASETS_CACHE)), explained(name, path):
         # Nothing is verified against a card's counts here: folders of part of a set are welcome.
         tables = datasets.load_dataset(path, name=config, revision=revision, verification_mode="no_checks")
     splits = cast(Mapping[str, datasets.Dataset], tables)
@@ -281,8 +288,16 @@ def _numbers(column: pa.ChunkedArray) -> Int64[np.ndarray, " row"]:
 
 
 @contextmanager
-def _explained(name: str, path: str) -> Generator[None]:
-    """Turn what `datasets` raises into an error that says what to do."""
+def explained(name: str, path: str) -> Generator[None]:
+    """Turn what `datasets` raises into an error that says what to do.
+
+    Args:
+        name: The data set as the user spells it.
+        path: A folder, or a Hub id `USER/NAME`.
+
+    Raises:
+        DataError: If the data cannot be had or read.
+    """
     try:
         yield
     except datasets.exceptions.DatasetGenerationError as error:

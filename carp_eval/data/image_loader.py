@@ -3,7 +3,8 @@
 import os
 import signal
 import weakref
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator
+from itertools import chain
 from types import FrameType
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
+from carp_eval.data.decoding import decode
 from carp_eval.data.images import Images
 from carp_eval.data.skipping import SkippedImage, SkippedImages
 from carp_eval.errors import BadImageError, CarpError, DataError
@@ -28,10 +30,12 @@ class Request(NamedTuple):
     Attributes:
         numbers: The images of one batch, by their number in the split.
         epoch: The epoch, which the chance in views depends on.
+        encoded: Their bytes, where they come in a stream; otherwise the worker reads them.
     """
 
     numbers: list[int]
     epoch: int = 0
+    encoded: list[bytes] | None = None
 
 
 class Prepared(NamedTuple):
@@ -99,7 +103,7 @@ class ImageLoader:
         self._loader: DataLoader[Prepared] | None = None
         self._stop_workers: weakref.finalize[..., ImageLoader] | None = None
 
-    def load(self, requests: Sequence[Request]) -> Generator[Prepared]:
+    def load(self, requests: Iterable[Request]) -> Generator[Prepared]:
         """Yield a batch for each request, in order; those without one readable image are left out.
 
         Workers stay for the next call if this one is taken to its end, and are stopped if it is not.
@@ -181,10 +185,10 @@ class _Worker(Dataset[Prepared]):
         made: list[list[Tensor]] = []
         numbers: list[int] = []
         bad: list[SkippedImage] = []
-        for number in request.numbers:
-            for candidate in self._candidates(number):
+        for place in range(len(request.numbers)):
+            for candidate, encoded in self._candidates(request, place):
                 try:
-                    made.append(self._make(candidate, request.epoch))
+                    made.append(self._make(candidate, request.epoch, encoded))
                 except BadImageError as error:
                     bad.append(SkippedImage(candidate, self._images.key(candidate), str(error)))
                 else:
@@ -210,15 +214,24 @@ class _Worker(Dataset[Prepared]):
             stacked if failure is None else [], torch.tensor(numbers, dtype=torch.int64), bad, failure
         )
 
-    def _candidates(self, number: int) -> Iterator[int]:
-        """Yield an image, then those that may take its place, in the order of the data set."""
-        yield number
+    def _candidates(self, request: Request, place: int) -> Iterator[tuple[int, bytes | None]]:
+        """Yield an image, then those that may take its place: in the order of the data set, or of a stream's batch."""
+        if request.encoded is not None:
+            others = range(place, place + (len(request.numbers) if self._replace_bad else 1))
+            for at in (other % len(request.numbers) for other in others):
+                yield request.numbers[at], request.encoded[at]
+            return
+        number = request.numbers[place]
+        yield number, None
         if self._replace_bad:
-            yield from range(number + 1, len(self._images))
-            yield from range(number)
+            for other in chain(range(number + 1, len(self._images)), range(number)):
+                yield other, None
 
-    def _make(self, number: int, epoch: int) -> list[Tensor]:
-        image = self._images.image(number)
+    def _make(self, number: int, epoch: int, encoded: bytes | None) -> list[Tensor]:
+        if encoded is None:
+            image = self._images.image(number)
+        else:
+            image = decode(encoded, f"{self._images.key(number)} of epoch {epoch + 1} of {self._images.name}")
         try:
             return self._prepare(image, number, epoch)
         except BadImageError as error:
@@ -229,13 +242,10 @@ class _Worker(Dataset[Prepared]):
 class _Plan(Sampler[Request]):
     """The requests of the coming pass."""
 
-    requests: Sequence[Request] = ()
+    requests: Iterable[Request] = ()
 
     def __iter__(self) -> Iterator[Request]:
         return iter(self.requests)
-
-    def __len__(self) -> int:
-        return len(self.requests)
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -22,6 +22,8 @@ class Images(ABC):
         targets: Where an image may have several classes, 1 for each it has, 0 where that is hard to tell, -1 for those
             it has not; its label is then -1. None for other data sets.
         partial: How much of the split is there, in words, where some of it is missing; empty where it is whole.
+        shard_sizes: Images of each file or stretch of one that is best read at one time, in order; None where any image
+            is as near as another.
     """
 
     name: str
@@ -30,6 +32,7 @@ class Images(ABC):
     class_names: tuple[str, ...]
     targets: Int8[np.ndarray, "image class"] | None = None
     partial: str = ""
+    shard_sizes: Int64[np.ndarray, " shard"] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -1,4 +1,4 @@
-"""From what the user spells to a data set: a name in the table, `folder:PATH`, `images:PATH` or `hf:...`."""
+"""From what the user spells to a data set: a table's name, `folder:PATH`, `images:PATH`, `wds:PATH` or `hf:...`."""
 
 import os
 import re
@@ -13,12 +13,15 @@ from carp_eval.data import digits, plugged
 from carp_eval.data.folders import FolderSource, PhotographSource
 from carp_eval.data.images import Images
 from carp_eval.data.layouts.known import LAYOUTS, LAYOUTS_ON_BASE
+from carp_eval.data.shards import ShardSource
 from carp_eval.data.source import Source, resolve
 from carp_eval.data.table import TABLE, Row, how_to_get
 from carp_eval.errors import DataError, PluginError, UnknownNameError, UsageError
 
+_SCHEMES = ("folder", "images", "wds", "hf", "hf-stream")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _HUB_OPTIONS = ("config", "image", "label")
+_STREAM_OPTIONS = ("config", "image", "rows", "buffer")
 
 
 def open_images(
@@ -29,9 +32,12 @@ def open_images(
     Args:
         spelling: A name in the table; `NAME:PATH`, a folder in the native layout of that data set, whole or not;
             `folder:PATH`, a folder of class folders, with or without split folders above them; `images:PATH`, all
-            images under a folder, without classes; a name that another package brings;
+            images under a folder, without classes; `wds:PATH`, WebDataset shards: a folder of tar files, or a pattern
+            such as `train-{0000..0012}.tar` (see `shard_paths.find`); a name that another package brings;
             `hf:USER/NAME[@REVISION]` or `hf:FOLDER`, what the library `datasets` reads, to which
-            `?image=COLUMN&label=COLUMN&config=NAME` may be added where it cannot be told which is meant.
+            `?image=COLUMN&label=COLUMN&config=NAME` may be added where it cannot be told which is meant;
+            `hf-stream:` in place of `hf:`, the same read while it is trained on, and never held, with
+            `?rows=NUMBER&buffer=NUMBER`: images of the split, and those that wait to be drawn by chance.
         split: The split, by its name or an alias of it (see `source.resolve`).
         data_root: Where to look first for data sets of the table, each in a folder of its name.
         download: Whether to download a data set of the table that is not found. A Hub id always may be.
@@ -55,7 +61,7 @@ def locate(spelling: str, *, data_root: Path | None = None, download: bool = Fal
         return _named(spelling, data_root=data_root, download=download)
     # A layout that several data sets share opens by its own name too: `landmarks:PATH`.
     row = TABLE.get(scheme) or next((row for row in TABLE.values() if row.layout == scheme), None)
-    if scheme not in ("folder", "images", "hf") and not (row and row.layout):
+    if scheme not in _SCHEMES and not (row and row.layout):
         raise UnknownNameError("kind of data set", f"{scheme}:", _schemes())
     if not rest:
         raise UsageError(
@@ -65,6 +71,8 @@ def locate(spelling: str, *, data_root: Path | None = None, download: bool = Fal
         return FolderSource(spelling, Path(rest).expanduser())
     if scheme == "images":
         return PhotographSource(spelling, Path(rest).expanduser())
+    if scheme == "wds":
+        return ShardSource(spelling, rest)
     if row:
         return _native(spelling, row, Path(rest).expanduser(), data_root)
     return _hub(spelling, rest)
@@ -73,7 +81,7 @@ def locate(spelling: str, *, data_root: Path | None = None, download: bool = Fal
 def _schemes() -> list[str]:
     """List what may stand before the colon of a spelling, with the colon."""
     native = {name for key, row in TABLE.items() if row.layout for name in (key, row.layout)}
-    return [f"{name}:" for name in ("folder", "images", "hf", *sorted(native))]
+    return [f"{name}:" for name in (*_SCHEMES, *sorted(native))]
 
 
 def local_copy(name: str, *, data_root: Path | None = None) -> Path | None:
@@ -195,7 +203,7 @@ def _named(name: str, *, data_root: Path | None, download: bool) -> Source:
         if "/" in name or Path(name).exists():
             raise UsageError(
                 f"{name!r} is not a data set's name; say folder:{name} for class folders, images:{name} for images "
-                f"without classes, hf:{name} for Parquet"
+                f"without classes, wds:{name} for tar shards, hf:{name} for Parquet"
             )
         raise UnknownNameError("data set", name, (*TABLE, *plugins.names(plugins.DATASETS)))
     if row.embedded:
@@ -289,22 +297,31 @@ def _read(name: str, row: Row, place: Path, data_root: Path | None) -> Source | 
 
 
 def _hub(spelling: str, rest: str) -> Source:
-    """Find what `hf:` names: a local folder, or a Hub id with its revision."""
+    """Find what `hf:` or `hf-stream:` names: a local folder, or a Hub id with its revision."""
     from carp_eval.data import hub
 
+    stream = spelling.startswith("hf-stream:")
     address, _, query = (rest, "", "") if Path(rest).expanduser().is_dir() else rest.partition("?")
     options: dict[str, Any] = dict(parse_qsl(query, keep_blank_values=True))
-    for option in options:
-        if option not in _HUB_OPTIONS:
-            raise UnknownNameError(f"option of {address}", option, _HUB_OPTIONS)
+    for option, value in options.items():
+        known = _STREAM_OPTIONS if stream else _HUB_OPTIONS
+        if option not in known:
+            raise UnknownNameError(f"option of {address}", option, known)
+        if option in ("rows", "buffer"):
+            if not value.isdecimal() or not int(value):
+                raise UsageError(f"{spelling}: {option} is a number from 1 on, not {value!r}")
+            options[option] = int(value)
     folder = Path(address).expanduser()
-    if folder.is_dir():
-        return hub.load(spelling, str(folder.absolute()), **options)
     hub_id, _, revision = address.partition("@")
-    if folder.is_file() or not _HUB_ID.fullmatch(hub_id):
+    if not folder.is_dir() and (folder.is_file() or not _HUB_ID.fullmatch(hub_id)):
         came = "is a file" if folder.is_file() else "is neither"
         raise DataError(f"{spelling}: expected a folder or a Hub id USER/NAME[@REVISION]; {address} {came}")
-    return hub.load(spelling, hub_id, revision=revision or None, **options)
+    where = (str(folder.absolute()), None) if folder.is_dir() else (hub_id, revision or None)
+    if stream:
+        from carp_eval.data import streaming
+
+        return streaming.StreamSource(spelling, where[0], revision=where[1], **options)
+    return hub.load(spelling, where[0], revision=where[1], **options)
 
 
 def _brought(name: str, *, data_root: Path | None) -> Source | None:

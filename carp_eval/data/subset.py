@@ -12,6 +12,7 @@ from torch import Tensor
 from carp_eval import seeds
 from carp_eval.data.images import Images
 from carp_eval.data.pixels import pixels_of
+from carp_eval.errors import DataError
 
 
 class Subset(Images):
@@ -68,6 +69,24 @@ class Subset(Images):
         for values in (self.numbers, self.labels):
             digest.update(np.ascontiguousarray(values, dtype="<i8").data)
         return digest.hexdigest()
+
+
+def some(images: Images, count: int) -> Images:
+    """Return so many images of a split, in its order, drawn without regard to classes; the same draw at every call.
+
+    Raises:
+        DataError: If the split has fewer.
+    """
+    if count > len(images):
+        raise DataError(
+            f"{images.name} ({images.split}) has {len(images)} images and {count} were asked for (data.num_images): "
+            "ask for fewer, or leave it out to take all"
+        )
+    numbers = np.sort(draw(count, of=len(images), seed=0, what="images of a split"))
+    chosen = Subset(images, numbers, split=images.split)
+    if count < len(images):
+        chosen.partial = f"{count:,} of {len(images):,} {images.split} images"
+    return chosen
 
 
 def draw(count: int, *, of: int, seed: int, what: str) -> Int64[np.ndarray, " image"]:

@@ -1,8 +1,8 @@
 """Batches of views for training: the same whatever the number of workers, and from any step on."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jaxtyping import Float, Int64
 from PIL import Image
@@ -13,6 +13,7 @@ from carp_eval.data import order
 from carp_eval.data.image_loader import ImageLoader, Request
 from carp_eval.data.images import Images
 from carp_eval.data.skipping import SkippedImages
+from carp_eval.data.streamed import StreamedImages
 
 # Makes the views of one image from a seed of its own.
 MakeViews = Callable[[Image.Image, int], list[Tensor]]
@@ -68,7 +69,7 @@ class TrainingBatches:
             DataError: If there are fewer images than one batch takes.
             UsageError: If the processes cannot share a batch evenly.
         """
-        self._num_images = len(images)
+        self._images = images
         self._seed = seed
         self._batch_size = batch_size
         self._rank = rank
@@ -93,18 +94,25 @@ class TrainingBatches:
 
         Raises:
             BadImageError: If an image cannot be read and nobody collects such images.
+            DataError: If a stream ends before it should, or cannot be read.
         """
-        steps = order.epoch_steps(
-            self._num_images,
-            seed=self._seed,
-            epoch=epoch,
-            batch_size=self._batch_size,
-            rank=self._rank,
-            world_size=self._world_size,
-            start_step=start_step,
-        )
-        for prepared in self._loader.load([Request(numbers, epoch) for numbers in steps.tolist()]):
+        for prepared in self._loader.load(self._requests(epoch, start_step)):
             yield TrainingBatch(prepared.tensors, prepared.numbers)
+
+    def _requests(self, epoch: int, start_step: int) -> Iterable[Request]:
+        """Deal this process's part of an epoch's images to its steps."""
+        share: dict[str, Any] = {
+            "seed": self._seed,
+            "epoch": epoch,
+            "batch_size": self._batch_size,
+            "rank": self._rank,
+            "world_size": self._world_size,
+            "start_step": start_step,
+        }
+        if isinstance(self._images, StreamedImages):
+            return (Request(dealt.numbers, epoch, dealt.encoded) for dealt in self._images.deal(**share))
+        steps = order.epoch_steps(len(self._images), shard_sizes=self._images.shard_sizes, **share)
+        return [Request(numbers, epoch) for numbers in steps.tolist()]
 
     def close(self) -> None:
         """Stop the workers, which otherwise end with this object or the process."""

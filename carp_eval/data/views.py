@@ -7,6 +7,7 @@ then mirror, jitter, grey, blur, solarise; then normalisation, and erasing.
 import math
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode, functional
 
 from carp_eval.cards.recipe import ViewCard
+from carp_eval.data import changes
 from carp_eval.data.decoding import with_channels
 from carp_eval.data.preprocessing import normalise
 from carp_eval.errors import CardError
@@ -24,13 +26,7 @@ from carp_eval.errors import CardError
 # Its annotations know tensors alone; every function used here takes Pillow's images too.
 F = cast(Any, functional)
 
-# Sigma is given for views of this side.
-BLUR_SIZE = 224
-
 _CROP_TRIES = 10
-# A rectangle to erase takes this share of the view and has this width over height (Zhong et al., 2017).
-_ERASE_AREA = (0.02, 1 / 3)
-_ERASE_RATIO = (0.3, 1 / 0.3)
 
 
 class Views:
@@ -83,14 +79,59 @@ class Views:
     def _view(
         self, image: Image.Image, card: ViewCard, chance: random.Random
     ) -> Float[Tensor, "channel _ _"]:
-        tensor = normalise(F.pil_to_tensor(picture(image, card, chance)), mean=self.mean, std=self.std)
-        if chance.random() < card.erase:
-            _erase(tensor, chance)
+        view = cropped(image, card, chance)
+        drawn = changes.draw(card, chance)
+        tensor = normalise(F.pil_to_tensor(_changed(view, drawn)), mean=self.mean, std=self.std)
+        top, left, height, width = drawn.erased
+        # 0 is the data's mean: the grey that says least.
+        tensor[:, top : top + height, left : left + width] = 0.0
         return tensor
+
+
+@dataclass(frozen=True)
+class UnfinishedViews:
+    """Makes the views of an image as far as a worker of few means should: cut out, resized and mirrored.
+
+    The rest is drawn here and done later (`finishing.Finishing`); the same seed leads to the view that `Views` makes.
+
+    Attributes:
+        views: The whole views.
+    """
+
+    views: Views
+
+    def __call__(self, image: Image.Image, seed: int) -> list[Tensor]:
+        """Return every view's 8-bit pixels, in the order of the cards, and at last what is to become of each.
+
+        Args:
+            image: In any mode.
+            seed: Fixes all that is left to chance.
+        """
+        image = with_channels(image, len(self.views.mean))
+        chance = random.Random(seed)
+        pixels: list[Tensor] = []
+        drawn: list[Tensor] = []
+        for card in self.views.cards:
+            for _ in range(card.count):
+                pixels.append(F.pil_to_tensor(cropped(image, card, chance)))
+                drawn.append(changes.draw(card, chance).packed())
+        return [*pixels, torch.stack(drawn)]
 
 
 def picture(image: Image.Image, card: ViewCard, chance: random.Random) -> Image.Image:
     """Make one view, up to normalisation.
+
+    Args:
+        image: Grey or RGB.
+        card: The kind of view.
+        chance: What is drawn from.
+    """
+    view = cropped(image, card, chance)
+    return _changed(view, changes.draw(card, chance))
+
+
+def cropped(image: Image.Image, card: ViewCard, chance: random.Random) -> Image.Image:
+    """Cut a view out of an image: turned, sheared and shifted, cropped, resized and mirrored, its colours untouched.
 
     Args:
         image: Grey or RGB.
@@ -105,18 +146,7 @@ def picture(image: Image.Image, card: ViewCard, chance: random.Random) -> Image.
         [card.size, card.size],
         interpolation=InterpolationMode(card.interpolation),
     )
-    if chance.random() < card.flip:
-        view = F.horizontal_flip(view)
-    if chance.random() < card.jitter_probability:
-        view = _jittered(view, card, chance)
-    if chance.random() < card.grey:
-        view = F.rgb_to_grayscale(view, num_output_channels=3)
-    if chance.random() < card.blur:
-        narrow, wide = card.blur_sigma
-        view = blurred(view, sigma=chance.uniform(narrow, wide) * card.size / BLUR_SIZE)
-    if chance.random() < card.solarise:
-        view = F.solarize(view, 128)
-    return view
+    return F.horizontal_flip(view) if chance.random() < card.flip else view
 
 
 def blurred(view: Image.Image, *, sigma: float) -> Image.Image:
@@ -128,8 +158,8 @@ def blurred(view: Image.Image, *, sigma: float) -> Image.Image:
     """
     # torchvision convolves with the whole square: 20 ms for a view of 224 pixels. Two passes are the same
     # but for the rounding, and sliding sums of 23 shifted copies take 2.5 ms.
-    radius = view.width // 20
-    weights = [math.exp(-(step**2) / (2 * sigma**2)) for step in range(radius + 1)]
+    radius = changes.blur_radius(view.width)
+    weights = changes.blur_weights(sigma, size=view.width)
     total = weights[0] + 2 * sum(weights[1:])
     planes = F.pil_to_tensor(view).to(torch.float32)
     for axis, padding in ((-1, (radius, radius, 0, 0)), (-2, (0, 0, radius, radius))):
@@ -180,32 +210,21 @@ def _crop(image: Image.Image, card: ViewCard, chance: random.Random) -> tuple[in
     return (height - cropped_height) // 2, (width - cropped_width) // 2, cropped_height, cropped_width
 
 
-def _jittered(view: Image.Image, card: ViewCard, chance: random.Random) -> Image.Image:
-    """Change brightness, contrast, saturation and hue, in an order of chance."""
-    *strengths, hue = card.jitter
-    adjustments: tuple[Callable[[Image.Image, float], Image.Image], ...] = (
+def _changed(view: Image.Image, drawn: changes.Changes) -> Image.Image:
+    """Do to a view what was drawn, but for erasing."""
+    # In the order of the numbers that `changes` gives them.
+    adjust: tuple[Callable[[Image.Image, float], Image.Image], ...] = (
         F.adjust_brightness,
         F.adjust_contrast,
         F.adjust_saturation,
         F.adjust_hue,
     )
-    ranges = [(max(0.0, 1 - strength), 1 + strength) for strength in strengths] + [(-hue, hue)]
-    changes = [
-        (adjust, chance.uniform(*between))
-        for adjust, between in zip(adjustments, ranges, strict=True)
-        if between[0] < between[1]
-    ]
-    chance.shuffle(changes)
-    for adjust, amount in changes:
-        view = adjust(view, amount)
+    for which, amount in drawn.jitter:
+        view = adjust[which](view, amount)
+    if drawn.grey:
+        view = F.rgb_to_grayscale(view, num_output_channels=3)
+    if drawn.sigma:
+        view = blurred(view, sigma=drawn.sigma)
+    if drawn.solarise:
+        view = F.solarize(view, 128)
     return view
-
-
-def _erase(view: Float[Tensor, "channel height width"], chance: random.Random) -> None:
-    """Paint a random rectangle of a normalised view with 0, the data's mean: the grey that says least."""
-    size = view.shape[-1]
-    area = chance.uniform(*_ERASE_AREA) * size**2
-    ratio = math.exp(chance.uniform(*map(math.log, _ERASE_RATIO)))
-    width, height = (min(size, max(1, round(math.sqrt(side)))) for side in (area * ratio, area / ratio))
-    top, left = chance.randint(0, size - height), chance.randint(0, size - width)
-    view[:, top : top + height, left : left + width] = 0.0

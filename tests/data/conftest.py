@@ -17,6 +17,8 @@ def hub_cache(tmp_path, monkeypatch, carp_home):
     cache = tmp_path / "hub-cache"
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", cache)
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    # Where several files are streamed at once, the library waits five seconds at the end for Arrow's threads.
+    monkeypatch.setattr(datasets.config, "SLEEP_TIME_ON_THREADS_SHUTDOWN", 0, raising=False)
     datasets.disable_progress_bars()
     yield cache
     datasets.enable_progress_bars()

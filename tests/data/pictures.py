@@ -1,7 +1,8 @@
 """Small pictures, and data sets of them, for the tests to open."""
 
 import io
-from collections.abc import Mapping
+import tarfile
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -38,3 +39,29 @@ def write_parquet(path: Path, columns: Mapping[str, list[object]], features: Map
     path.parent.mkdir(parents=True, exist_ok=True)
     datasets.Dataset.from_dict(dict(columns), features=datasets.Features(dict(features))).to_parquet(path)
     return path
+
+
+def write_tar(
+    path: Path, members: Iterable[tuple[str, bytes]], *, mode: str = "w", **options: object
+) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, mode, **options) as tar:
+        for name, content in members:
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return path
+
+
+def write_shards(
+    folder: Path, sizes: Iterable[int], *, name: str = "train-{:04d}.tar", classes: int = 3, first: int = 0
+) -> Path:
+    """Write shards of so many samples; image and key of a sample follow from its number, its class too."""
+    for shard, size in enumerate(sizes):
+        members: list[tuple[str, bytes]] = []
+        for number in range(first, first + size):
+            members.append((f"{number:04d}.cls", str(number % classes).encode()))
+            members.append((f"{number:04d}.png", encoded(picture(number))))
+        write_tar(folder / name.format(shard), members)
+        first += size
+    return folder

@@ -207,3 +207,11 @@ def test_a_split_is_sent_to_another_process_as_paths(tmp_path, opened):
     assert len(pickled) < 10_000 < 3 * len(before[0])
     sent = pickle.loads(pickled)
     assert (sent.image(2).tobytes(), sent.manifest_sha256) == before
+
+
+def test_rows_of_a_table_too_large_for_memory_are_trained_on_in_stretches(tmp_path, opened, monkeypatch):
+    pets(tmp_path / "pets", labels=[0, 1] * 5)
+    assert opened(tmp_path / "pets").shard_sizes is None
+    monkeypatch.setattr(hub, "LARGE", 100)
+    monkeypatch.setattr(hub, "STRETCH", 4)
+    assert opened(tmp_path / "pets").shard_sizes.tolist() == [4, 4, 2]

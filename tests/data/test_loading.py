@@ -185,8 +185,10 @@ def test_no_worker_outlives_its_parent(tmp_path, capfd):
         assert parent.exitcode
     _, alive = psutil.wait_procs(workers, timeout=15)
     assert not alive
-    # One traceback, that of the parent that was interrupted: the workers say nothing.
-    assert capfd.readouterr().err.count("Traceback") == 1
+    # The parent that was interrupted tells where, maybe in the midst of another error; the workers say nothing.
+    told = capfd.readouterr().err
+    assert "KeyboardInterrupt" in told
+    assert "_worker_loop" not in told
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
