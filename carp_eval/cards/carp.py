@@ -73,4 +73,9 @@ class CarpRecipe(PrototypeRecipe):
                 f"{self.prototypes.count} prototypes there are (prototypes.count)"
             )
         check_teacher_sees(self.views)
+        marks = [view.to_teacher for view in self.views]
+        if marks != sorted(marks, reverse=True):
+            raise ValueError(
+                "views that the teacher sees (views.to_teacher) come before those that it does not: change their order"
+            )
         return self

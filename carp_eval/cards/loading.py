@@ -42,6 +42,24 @@ def recipe(name: str, changes: Mapping[str, str] | None = None) -> RecipeCard:
     return as_recipe(content, where=str(path))
 
 
+def changed_recipe(card: RecipeCard, changes: Mapping[str, str]) -> RecipeCard:
+    """Return a recipe with some values changed.
+
+    Args:
+        card: The recipe.
+        changes: Values by dotted key, as `recipe` takes them.
+
+    Raises:
+        CardError: If a change does not fit it.
+    """
+    if not changes:
+        return card
+    content = card.model_dump(mode="json")
+    for key, value in changes.items():
+        _change(content, key, value)
+    return as_recipe(content, where="the recipe of the run")
+
+
 def as_recipe(content: Mapping[str, Any], *, where: str) -> RecipeCard:
     """Turn content into the recipe of its method.
 

@@ -20,8 +20,12 @@ class DataCard(Frozen):
         evaluation_split: The split whose images the online k-NN classifies.
         mean: Mean of each channel in [0, 1], which normalisation subtracts.
         std: Deviation of each channel, which normalisation divides by.
-        augment: Where views are made: each image alone in the loader's workers, or whole batches at
-            once (small images, which a worker could not deliver fast enough).
+        augment: Where views are made: `per_image`, each alone in the loader's workers; `on_device`, cut out there and
+            their colours changed by whole batches where the networks are, with the same outcome; `per_batch`, whole
+            batches of images that lie in memory, all of it where the networks are (small images, which a worker could
+            not deliver fast enough).
+        num_images: How many images of the split are trained on, and vote in the online k-NN: drawn without regard to
+            classes, the same in every run; left out, all. Evaluations afterwards take whole splits.
     """
 
     name: str
@@ -29,20 +33,22 @@ class DataCard(Frozen):
     evaluation_split: str = "test"
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[PositiveFloat, ...] = (0.229, 0.224, 0.225)
-    augment: Literal["per_image", "per_batch"] = "per_image"
+    augment: Literal["per_image", "per_batch", "on_device"] = "per_image"
+    num_images: PositiveInt | None = None
 
 
 class TrunkCard(Frozen):
     """The network whose features are judged.
 
     Attributes:
-        architecture: `resnet50` and `resnet18` are torchvision's; `small` is the quickstart's.
+        architecture: `resnet50` and `resnet18` are torchvision's; `resnet50wN` has every channel of a ResNet-50 N
+            times as wide, as SwAV's; `small` is the quickstart's.
         stem: `imagenet` is 7 x 7 with stride 2 and a max-pool; `small` is 3 x 3 without either.
         channels: Colour channels of the input.
         zero_init_residual: Whether each residual branch starts at zero.
     """
 
-    architecture: Literal["resnet50", "resnet18", "small"]
+    architecture: Literal["resnet50", "resnet18", "resnet50w2", "resnet50w4", "resnet50w5", "small"]
     stem: Literal["imagenet", "small"] = "imagenet"
     channels: Literal[1, 3] = 3
     zero_init_residual: bool = True
@@ -133,8 +139,7 @@ class ViewCard(Frozen):
         to_teacher: Whether the teacher sees them.
         scale: Share of the image's area that a random resized crop takes.
         ratio: Width over height of that crop.
-        interpolation: How the crop's pixels are resampled where views are made image by image; batches at once are
-            always bilinear.
+        interpolation: How the crop's pixels are resampled; where whole batches are made at once it is bilinear always.
         rotation: Largest rotation either way, in degrees.
         translation: Largest shift either way, as a share of the side.
         shear: Largest shear either way, in degrees.
@@ -202,18 +207,60 @@ class ScheduleCard(Frozen):
     Attributes:
         epochs: Passes over the data.
         batch_size: Images in a step, over all processes.
+        micro_batches: How many parts each process cuts its share of them into, of which the networks see one at a time:
+            less memory, for more time. BatchNorm then normalises by the images of a part.
+        accumulation: What the parts have in common. `exact` takes one loss of all, as if there were one, and embeds
+            each part twice. `per_micro_batch` takes a loss of each and their mean, as CARP's authors do: the entropy of
+            CARP's mean assignment, a partition, SwAV's even assignment and what an image is told from are a part's own.
         precision: `bf16` runs the networks in bfloat16 autocast; the loss is float32 always.
         checkpoint_epochs: Epochs between checkpoints; each replaces the one before.
+        checkpoint_minutes: Longest time between checkpoints, where an epoch takes longer; 0 for any.
         keep_epochs: Epochs between checkpoints that stay; 0 keeps the last alone.
         knn_epochs: Epochs between online k-NN evaluations; 0 for none.
     """
 
     epochs: PositiveInt
     batch_size: PositiveInt
+    micro_batches: PositiveInt = 1
+    accumulation: Literal["exact", "per_micro_batch"] = "exact"
     precision: Literal["float32", "bf16"] = "float32"
     checkpoint_epochs: PositiveInt = 1
+    checkpoint_minutes: NonNegative = 15.0
     keep_epochs: Annotated[int, Field(ge=0)] = 0
     knn_epochs: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _batch_can_be_cut(self) -> "ScheduleCard":
+        if self.batch_size % self.micro_batches:
+            raise ValueError(
+                f"micro_batches is {self.micro_batches} and does not divide batch_size, {self.batch_size}: choose a "
+                "number that does"
+            )
+        return self
+
+
+class ComputeCard(Frozen):
+    """How a step is computed: what it takes of memory and time, and not what is learnt, but for rounding.
+
+    Attributes:
+        checkpoint_activations: Whether each block of the trunk keeps its input alone and computes the rest again when
+            the gradient comes by: less memory for a third more time.
+        channels_last: Whether the trunk sees images with their channels innermost, as the GPU's units for bf16 do.
+        compile: Whether `torch.compile` makes the trunk faster, which takes minutes at the start and needs a compiler.
+    """
+
+    checkpoint_activations: bool = False
+    channels_last: bool = False
+    compile: bool = False
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> "ComputeCard":
+        if self.checkpoint_activations and self.compile:
+            raise ValueError(
+                "checkpoint_activations and compile do not go together: what is compiled decides by itself what it "
+                "computes again; choose one"
+            )
+        return self
 
 
 class ExpectCard(Frozen):
@@ -231,11 +278,13 @@ class RecipeCard(Card):
 
     Attributes:
         judged: Which of two networks the method's authors evaluate; a method of one network has that.
+        series: The table of which it is one of many rows; recipes of one series are listed as one.
     """
 
     judged: ClassVar[Literal["teacher", "student"]] = "teacher"
 
     method: str
+    series: str = ""
     seed: int = 0
     data: DataCard
     trunk: TrunkCard
@@ -244,6 +293,7 @@ class RecipeCard(Card):
     views: Annotated[tuple[ViewCard, ...], Field(min_length=1)]
     optimiser: OptimiserCard
     schedule: ScheduleCard
+    compute: ComputeCard = ComputeCard()
     expect: ExpectCard = ExpectCard()
 
     @model_validator(mode="after")

@@ -22,9 +22,13 @@ def build(card: TrunkCard) -> nn.Module:
     """
     if card.architecture == "small":
         return SmallTrunk(channels=card.channels)
-    make = _RESNETS[card.architecture]
+    name, _, factor = card.architecture.partition("w")
     # Parts are replaced by others of the same interface, which the annotations of torchvision do not foresee.
-    network: Any = make(weights=None, zero_init_residual=card.zero_init_residual)
+    network: Any = (
+        WideResNet50(int(factor), zero_init_residual=card.zero_init_residual)
+        if factor
+        else _RESNETS[name](weights=None, zero_init_residual=card.zero_init_residual)
+    )
     width = network.conv1.out_channels
     if card.stem == "small":
         network.conv1 = nn.Conv2d(card.channels, width, kernel_size=3, padding=1, bias=False)
@@ -33,7 +37,7 @@ def build(card: TrunkCard) -> nn.Module:
     elif card.channels != 3:
         network.conv1 = nn.Conv2d(card.channels, width, kernel_size=7, stride=2, padding=3, bias=False)
         nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
-    return _without_classifier(network)
+    return network if factor else _without_classifier(network)
 
 
 def released(architecture: Architecture, *, seed: int = 0) -> nn.Module:

@@ -18,11 +18,12 @@ class WideResNet50(nn.Module):
         feature_dim: Width of the features: 2,048 times the factor.
     """
 
-    def __init__(self, factor: int) -> None:
+    def __init__(self, factor: int, *, zero_init_residual: bool = False) -> None:
         """Build the network, initialised as torchvision's ResNets are.
 
         Args:
             factor: By how much the channels are multiplied; 1 is a ResNet-50.
+            zero_init_residual: Whether each residual branch starts at zero.
         """
         super().__init__()
         width = STEM * factor
@@ -43,8 +44,10 @@ class WideResNet50(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            elif zero_init_residual and isinstance(module, Bottleneck):
+                nn.init.zeros_(module.get_parameter("bn3.weight"))
 
-    def forward(self, images: Float[Tensor, "image 3 height width"]) -> Float[Tensor, "image feature"]:
+    def forward(self, images: Float[Tensor, "image channel height width"]) -> Float[Tensor, "image feature"]:
         """Return the features of each image: the last map's mean over all places."""
         maps = self.maxpool(self.relu(self.bn1(self.conv1(images))))
         for stage in (self.layer1, self.layer2, self.layer3, self.layer4):

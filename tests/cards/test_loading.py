@@ -25,6 +25,17 @@ def test_every_recipe_is_whole_and_says_where_it_comes_from(name):
     assert card.source
 
 
+SMALL = [name for name in loading.names(loading.RECIPES) if name.startswith(("digits", "cifar10-5k-"))]
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_recipe_that_anyone_can_run_says_what_it_gives(name):
+    expect = loading.recipe(name).expect
+    assert expect.score
+    assert expect.time
+    assert expect.machine
+
+
 @pytest.mark.parametrize("name", loading.names(loading.PROTOCOLS))
 def test_every_protocol_card_is_whole_and_named_after_its_variant(name):
     kind, _, variant = name.partition("@")

@@ -97,6 +97,28 @@ def test_a_wide_trunk_of_factor_one_computes_what_torchvisions_does():
         assert torch.equal(trunk(images), theirs(images))
 
 
+@pytest.mark.parametrize("factor", [2, 4, 5])
+def test_a_wide_trunk_of_a_recipe_is_the_released_one(factor):
+    name = f"resnet50w{factor}"
+    with torch.device("meta"):
+        ours, theirs = trunks.build(TrunkCard(architecture=name)), trunks.released(name)
+    assert trunks.feature_dim(ours) == 2048 * factor
+    shapes = [{key: value.shape for key, value in trunk.state_dict().items()} for trunk in (ours, theirs)]
+    assert shapes[0] == shapes[1]
+
+
+def test_a_wide_trunk_of_a_recipe_has_its_stem_its_channels_and_its_start(monkeypatch):
+    monkeypatch.setattr("carp_eval.models.wide.STEM", 2)
+    for zero in (True, False):
+        card = TrunkCard(architecture="resnet50w2", stem="small", channels=1, zero_init_residual=zero)
+        trunk = trunks.build(card)
+        assert bool((trunk.layer3[5].bn3.weight == 0).all()) is zero
+        assert bool((trunk.layer3[5].bn2.weight == 1).all())
+        images = torch.randn(2, 1, 16, 16)
+        assert trunk.maxpool(trunk.conv1(images)).shape == (2, 4, 16, 16)
+        assert trunk(images).shape == (2, 2 * 2 * 8 * 4)
+
+
 def test_a_released_trunks_weights_depend_on_the_seed_alone():
     before = torch.random.get_rng_state()
     first, same, other = (trunks.released("resnet18", seed=seed).state_dict() for seed in (3, 3, 4))
