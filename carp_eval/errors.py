@@ -21,7 +21,13 @@ from collections.abc import Iterable
 
 
 class CarpError(Exception):
-    """Anything a user can put right; the command line prints it and exits with 2."""
+    """Anything a user can put right; the command line prints it and exits with 2.
+
+    Attributes:
+        told: Whether another of several processes prints it.
+    """
+
+    told: bool = False
 
 
 class UsageError(CarpError):

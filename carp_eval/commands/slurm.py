@@ -1,6 +1,7 @@
 """What `--slurm` does in `carp train` and `carp sweep`: the jobs' own work, and the option that says how they run."""
 
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -51,12 +52,14 @@ def train_here(arguments: dict[str, Any], folder: Path) -> None:
         arguments: Of `start.plan`.
         folder: The run's folder.
     """
+    from carp_eval import distributed
     from carp_eval.checkpoints import runs
     from carp_eval.commands import train_display
     from carp_eval.pretrain import start
 
-    begun = (folder / runs.RECIPE).is_file()
-    with train_display.Display() as display:
+    with train_display.of_all(patience=timedelta(minutes=30)) as display:
+        # Not each for itself: the main process may have begun before another looks.
+        begun = distributed.on_main((folder / runs.RECIPE).is_file)
         where: dict[str, Any] = {"resume": str(folder)} if begun else {"folder": folder}
         start.train(start.plan(**{**arguments, **where}, display=display))
 
@@ -71,7 +74,7 @@ def run_entry(sweep: "Sweep", number: int) -> None:
     from carp_eval.commands import train_display
     from carp_eval.errors import TrainingError
 
-    with train_display.Display() as display:
+    with train_display.of_all() as display:
         settled = sweep.run_one(sweep.entries()[number], display)
     if settled.state == "failed":
         raise TrainingError(settled.reason)

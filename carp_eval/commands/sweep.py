@@ -90,6 +90,7 @@ def _run(wanted: "Sweep") -> None:
     from carp_eval import distributed
     from carp_eval.pretrain.sweep_record import title
 
+    distributed.join()
     total = len(wanted.entries())
 
     @contextmanager

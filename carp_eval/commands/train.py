@@ -1,14 +1,13 @@
 """`carp train`: train a recipe, or go on with a run."""
 
 import sys
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from carp_eval.commands import options, slurm
-
-EXIT_STOPPED = {"SIGINT": 130, "SIGTERM": 143}
+from carp_eval.commands import options, slurm, train_list
 
 
 def train(
@@ -40,6 +39,14 @@ def train(
             "--freeze-trunk-epochs", min=0, help="Keep that trunk as it is for so many epochs at the start."
         ),
     ] = None,
+    checkpoint_activations: Annotated[
+        bool,
+        typer.Option(
+            "--checkpoint-activations",
+            help="Take less memory and more time: what the trunk's blocks compute is not kept but computed again. "
+            "What is learnt is the same, so --resume allows it.",
+        ),
+    ] = False,
     data_root: options.DataRoot = None,
     device: options.Device = None,
     workers: options.Workers = None,
@@ -51,20 +58,32 @@ def train(
         Path | None,
         typer.Option("--preview-views", metavar="PNG", help="Draw some images and their views, and stop."),
     ] = None,
+    patience: Annotated[
+        float,
+        typer.Option(
+            min=0.01,
+            metavar="MINUTES",
+            help="How long several processes wait for one that does not answer, before the training ends.",
+        ),
+    ] = 30.0,
     slurm_job: slurm.Slurm = False,
     slurm_set: slurm.SlurmSet = None,
-    list_recipes: Annotated[bool, typer.Option("--list", help="List the recipes, and stop.")] = False,
+    list_recipes: Annotated[
+        bool, typer.Option("--list", help="List the recipes whose name holds RECIPE, or all; stop.")
+    ] = False,
     dry_run: options.DryRun = False,
 ) -> None:
     """Train a model without labels.
 
     Without an argument, the small recipe on the embedded digits. Ctrl-C and SIGTERM leave a checkpoint, and
-    `carp train --resume last` goes on from it as if nothing had happened.
+    `carp train --resume last` goes on from it as if nothing had happened. Under torchrun several processes share
+    the work; those that torchrun starts again after a crash go on with the run that they had begun.
     """
     if list_recipes:
-        _list_recipes()
+        train_list.show(recipe)
         return
-    from carp_eval.commands import train_display
+    from carp_eval import distributed
+    from carp_eval.commands import train_display, train_signals
     from carp_eval.errors import UsageError
     from carp_eval.pretrain import start
 
@@ -80,9 +99,12 @@ def train(
         pairs["init.model"] = options.quoted(init)
     if freeze_trunk_epochs is not None:
         pairs["init.freeze_epochs"] = str(freeze_trunk_epochs)
-    if resume is not None and (recipe is not None or pairs):
+    if checkpoint_activations:
+        pairs["compute.checkpoint_activations"] = "true"
+    if resume is not None and (recipe is not None or not all(key.startswith("compute.") for key in pairs)):
         raise UsageError(
-            "--resume goes on with a run's own recipe: leave RECIPE, --set and -d out, and --init with what it brings"
+            "--resume goes on with a run's own recipe: leave RECIPE, --set and -d out, and --init with what it brings; "
+            "only --set compute.KEY may differ, which changes nothing of what is learnt"
         )
     told = slurm.parameters(asked=slurm_job, pairs=slurm_set)
     arguments: dict[str, Any] = {
@@ -97,10 +119,13 @@ def train(
     if slurm_job and not dry_run and preview_views is None:
         _submit(arguments, resume, told)
         return
-    with train_display.Display() as display:
+    with (
+        train_display.of_all(patience=timedelta(minutes=patience)) as display,
+        train_signals.ending(display.say),
+    ):
         plan = start.plan(**arguments, resume=resume, display=display)
         if preview_views is not None:
-            start.preview(plan, preview_views)
+            distributed.on_main(lambda: start.preview(plan, preview_views))
             display.say(f"drew {preview_views}")
             return
         if dry_run:
@@ -108,7 +133,7 @@ def train(
             return
         outcome = start.train(plan)
     if outcome.stopped_by is not None:
-        sys.exit(EXIT_STOPPED[outcome.stopped_by.name])
+        sys.exit(train_signals.EXIT_STOPPED[outcome.stopped_by])
 
 
 def _submit(arguments: dict[str, Any], resume: str | None, parameters: dict[str, str]) -> None:
@@ -127,7 +152,7 @@ def _submit(arguments: dict[str, Any], resume: str | None, parameters: dict[str,
     if resume is None:
         folder = runs.new_folder(Path(name).stem, root=root)
     else:
-        folder = runs.last_folder(root=root) if resume == "last" else Path(resume).expanduser()
+        folder = runs.last_begun(root=root) if resume == "last" else Path(resume).expanduser()
     (job,) = cluster.submit(
         partial(slurm.train_here, arguments),
         [folder],
@@ -136,16 +161,3 @@ def _submit(arguments: dict[str, Any], resume: str | None, parameters: dict[str,
         parameters=parameters,
     )
     tables.say(f"job {job} trains in {folder}; its output: {folder / cluster.LOGS}")
-
-
-def _list_recipes() -> None:
-    from carp_eval.cards import loading, methods
-    from carp_eval.commands import tables
-
-    known = methods.recipes(on_broken=lambda error: tables.warn(str(error)))
-    cards = {name: loading.recipe(name) for name in known}
-    rows = [
-        {"recipe": name, "what it is": card.summary, "expect": f"{card.expect.score} {card.expect.time}"}
-        for name, card in cards.items()
-    ]
-    tables.show_rows(rows, title="Recipes: carp train NAME", as_json=False)

@@ -1,5 +1,8 @@
 """How a training looks in the terminal: one bar for the whole run, one line for each thing worth reading."""
 
+from collections.abc import Generator
+from contextlib import contextmanager
+from datetime import timedelta
 from types import TracebackType
 
 from rich.console import Console
@@ -59,3 +62,22 @@ class Display:
         """Print a line above the bar."""
         style = "yellow" if text.startswith("warning") else None
         self._bar.console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def of_all(*, patience: timedelta = distributed.PATIENCE) -> Generator[Display]:
+    """Show what several processes do together, if torchrun or a cluster has started several.
+
+    Args:
+        patience: How long they wait for one another.
+
+    Raises:
+        TrainingError: If one of the others has died, or does not answer.
+    """
+    # Before the display, which asks who is the main process: that one alone is shown.
+    distributed.join(patience=patience)
+    try:
+        with Display() as display, distributed.noticing_absence():
+            yield display
+    finally:
+        distributed.leave()

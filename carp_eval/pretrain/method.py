@@ -1,9 +1,9 @@
 """What a pretraining method is to the loop: its networks, its loss of a step, and when it is called.
 
-In a step the loop calls `loss`, takes the gradient, calls `set_rates` and `before_update`, moves the weights, and then
-calls `after_update`. An epoch begins with `start_epoch`. A method that draws something seeds it by the recipe and the
-step (`seeds.generator`) and keeps all else in its networks or its `state`, so that a run that was killed goes on to
-the bit.
+In a step the loop calls `loss` (for each micro-batch, where the recipe asks for it), takes the gradient, calls
+`set_rates` and `before_update`, moves the weights, and then calls `after_update`. An epoch begins with `start_epoch`. A
+method that draws something seeds it by the recipe and the step (`seeds.generator`) and keeps all else in its networks
+or its `state`, so that a run that was killed goes on to the bit.
 """
 
 from abc import ABC, abstractmethod
@@ -30,7 +30,8 @@ class Step:
     """Where a training stands.
 
     Attributes:
-        number: The step, from 0.
+        number: The step, from 0. Where each micro-batch has a loss of its own, their number: of the second step's first
+            of four, 4.
         epoch: Its epoch, from 0.
         progress: Share of the training that is done, in [0, 1].
     """
@@ -76,7 +77,8 @@ class Method(ABC, Generic[Recipe]):
 
         Args:
             batch: The views of this process's images, and the images' numbers in the data set.
-            student: The student, or what wraps it for several processes: call this one, not `self.student`.
+            student: The student, or what wraps it for several processes or micro-batches: call this one, not
+                `self.student`, with images alone. It must give a row for each image, or a tuple of such tensors.
             step: Where the training stands.
         """
 

@@ -32,7 +32,8 @@ class Moco(Method[MocoRecipe]):
         self.teacher = teacher.copy_of(self.student)
         self.queue = Queue(recipe.queue.length, dim=recipe.head.output_dim, seed=recipe.seed, device=device)
         self._pairs = pairs.ordered(recipe.views)
-        self._fresh: Tensor | None = None
+        # By the number of the loss that was taken, of which micro-batches have one each.
+        self._fresh: dict[int, Tensor] = {}
 
     def loss(self, batch: TrainingBatch, *, student: nn.Module, step: Step) -> Losses:
         """Take the loss of one step."""
@@ -51,17 +52,17 @@ class Moco(Method[MocoRecipe]):
                 self.queue.keys,
                 temperature=self.recipe.loss.temperature,
             )
-            self._fresh = torch.cat(list(keys.values()))
+            self._fresh[step.number] = torch.cat(list(keys.values()))
             shown = {"spread": spread.spread(embedded), "teacher_momentum": self._momentum(step)}
             return Losses(loss, shown)
 
     def after_update(self, step: Step) -> None:
         """Let the teacher follow the student, and put the step's keys into the queue."""
         assert self.teacher is not None
-        assert self._fresh is not None
         teacher.follow(self.teacher, self.student, momentum=self._momentum(step))
         # Not before: the gradient needs the negatives as they were.
-        self.queue.put(self._fresh, step=step.number)
+        self.queue.put(torch.cat(list(self._fresh.values())), step=step.number)
+        self._fresh.clear()
 
     def state(self) -> dict[str, Tensor]:
         """Return the queue."""

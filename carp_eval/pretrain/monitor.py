@@ -1,6 +1,8 @@
 """The online k-NN: how good the features are while they are being learnt."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import takewhile
 
 import torch
 from jaxtyping import Float
@@ -41,19 +43,23 @@ class Monitor:
     num_workers: int | None = None
 
     @torch.inference_mode()
-    def look(self, method: Method) -> dict[str, float]:
+    def look(self, method: Method, *, stopped: Callable[[], bool] = lambda: False) -> dict[str, float]:
         """Score student and teacher, and read the signs of collapse.
+
+        Args:
+            method: What is being trained.
+            stopped: Asked before each batch whether to leave it.
 
         Returns:
             `knn_student` and `knn_teacher`: top-1 in percent, in evaluation mode. `effective_rank` of the
             bank's features, and the method's own signs on its images: of the teacher, or of the student where there
-            is no teacher.
+            is no teacher. Nothing if it was stopped.
         """
         found: dict[str, float] = {}
         for name, network in (("student", method.student), ("teacher", method.teacher)):
             if network is not None:
-                found |= self._score(name, network, method)
-        return found
+                found |= self._score(name, network, method, stopped)
+        return {} if stopped() else found
 
     def describe(self, found: dict[str, float], *, epoch: int, method: Method) -> str:
         """Say in a line what was seen."""
@@ -65,13 +71,21 @@ class Monitor:
         )
         return f"epoch {epoch}: {NEIGHBOURS}-NN {scores}; effective rank {found['effective_rank']:.0f}{own}"
 
-    def _score(self, name: str, network: Network, method: Method) -> dict[str, float]:
+    def _score(
+        self, name: str, network: Network, method: Method, stopped: Callable[[], bool]
+    ) -> dict[str, float]:
         was_training = network.training
         network.eval()
-        bank, bank_labels = self._features(network, self.bank)
-        queries, query_labels = self._features(network, self.queries)
-        embeddings = torch.cat([network.head(part.to(self.device)).cpu() for part in bank.split(BATCH_SIZE)])
-        network.train(was_training)
+        try:
+            bank, bank_labels = self._features(network, self.bank, stopped)
+            queries, query_labels = self._features(network, self.queries, stopped)
+            if stopped():
+                return {}
+            embeddings = torch.cat(
+                [network.head(part.to(self.device)).cpu() for part in bank.split(BATCH_SIZE)]
+            )
+        finally:
+            network.train(was_training)
         near = search(unit_rows([bank]), unit_rows([queries]), k=min(NEIGHBOURS, len(bank)))
         votes = knn.vote(
             near.similarities,
@@ -85,11 +99,16 @@ class Monitor:
             **method.signs(network, embeddings),
         }
 
-    def _features(self, network: Network, images: Images) -> tuple[Float[Tensor, "image dim"], Tensor]:
+    def _features(
+        self, network: Network, images: Images, stopped: Callable[[], bool]
+    ) -> tuple[Float[Tensor, "image dim"], Tensor]:
         every = -(-len(images) // MOST_IMAGES)
         chosen = range(0, len(images), every)
         loaded = batches(
             images, self.preprocessing, batch_size=BATCH_SIZE, indices=chosen, num_workers=self.num_workers
         )
-        features = torch.cat([network.trunk(batch.images.to(self.device)).cpu() for batch in loaded])
-        return features, torch.from_numpy(images.labels[list(chosen)])
+        features = [
+            network.trunk(batch.images.to(self.device)).cpu()
+            for batch in takewhile(lambda _: not stopped(), loaded)
+        ]
+        return torch.cat(features or [torch.empty(0, 0)]), torch.from_numpy(images.labels[list(chosen)])

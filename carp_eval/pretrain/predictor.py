@@ -16,10 +16,12 @@ class PredictingNetwork(Network):
         super().__init__(recipe)
         self.predictor = head.build(card, input_dim=recipe.head.output_dim)
 
-    def forward(self, images: Float[Tensor, "image channel height width"]) -> Float[Tensor, "2 image dim"]:
-        """Return each image's projection, and below it the prediction that is made from it."""
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, images: Float[Tensor, "image channel height width"]
+    ) -> tuple[Float[Tensor, "image dim"], Float[Tensor, "image dim"]]:
+        """Return each image's projection, and the prediction that is made from it."""
         projected = super().forward(images)
-        return torch.stack([projected, self.predictor(projected)])
+        return projected, self.predictor(projected)
 
 
 def build(recipe: RecipeCard, card: HeadCard, *, seed: int) -> PredictingNetwork:

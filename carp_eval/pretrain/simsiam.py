@@ -30,7 +30,8 @@ class Simsiam(Method[SimsiamRecipe]):
     def loss(self, batch: TrainingBatch, *, student: nn.Module, step: Step) -> Losses:
         """Take the loss of one step (equation 4)."""
         del step
-        projected, predicted = torch.stack([student(view) for view in batch.views], dim=1)
+        seen = [student(view) for view in batch.views]
+        projected, predicted = (torch.stack(part) for part in zip(*seen, strict=True))
         num_views = len(batch.views)
         pairs = [(a, b) for a in range(num_views) for b in range(num_views) if a != b]
         first, second = torch.tensor(pairs, device=projected.device).T

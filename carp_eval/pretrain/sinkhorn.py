@@ -41,4 +41,3 @@ def sinkhorn(
     if hard:
         return torch.zeros_like(shares).scatter_(1, shares.argmax(dim=1, keepdim=True), 1.0)
     return shares
-

@@ -1,5 +1,7 @@
 """From a recipe's name to a training that runs."""
 
+import socket
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,15 +11,17 @@ from accelerate import Accelerator
 from carp_eval import distributed, files, results
 from carp_eval.cards import loading
 from carp_eval.cards.recipe import RecipeCard
-from carp_eval.checkpoints import runs, training
-from carp_eval.data import opening
+from carp_eval.checkpoints import runs
+from carp_eval.data import opening, subset
 from carp_eval.data.images import Images
 from carp_eval.data.preprocessing import Preprocessing
 from carp_eval.data.preview import preview as draw_preview
 from carp_eval.data.skipping import SkippedImages
-from carp_eval.errors import TrainingError, UsageError
-from carp_eval.pretrain import loop, methods
+from carp_eval.data.streamed import StreamedImages
+from carp_eval.errors import UsageError
+from carp_eval.pretrain import beginning, from_stream, loop, methods
 from carp_eval.pretrain.batches import ViewBatches
+from carp_eval.pretrain.beginning import Begun
 from carp_eval.pretrain.estimate import estimate
 from carp_eval.pretrain.init import InitialTrunk, open_trunk
 from carp_eval.pretrain.loop import Display, Outcome
@@ -32,8 +36,8 @@ class Plan:
         recipe: What to train.
         recipe_name: What to call it.
         images: What to train on.
-        folder: The run's folder; None makes a new one.
-        resume: The checkpoint to go on from; None starts from the beginning.
+        begun: What there is of the run.
+        launchers: Who has started the processes (see `distributed.launchers`).
         initial: What the trunk starts from; None for fresh weights, or those of the checkpoint.
         runs_root: Folder that holds the runs.
         data_root: Folder that holds named data sets.
@@ -46,8 +50,8 @@ class Plan:
     recipe: RecipeCard
     recipe_name: str
     images: Images
-    folder: Path | None
-    resume: training.TrainingCheckpoint | None
+    begun: Begun
+    launchers: list[str]
     initial: InitialTrunk | None
     runs_root: Path
     data_root: Path | None
@@ -75,9 +79,10 @@ def plan(
     Args:
         recipe_name: A recipe's name, or a path ending in `.toml`; unused when a run is resumed.
         display: Who is told how it goes.
-        changes: Values by dotted key that differ from the recipe's.
+        changes: Values by dotted key that differ from the recipe's; of a run that is resumed, only those of `compute`.
         resume: A run folder to go on with, or `last`.
-        folder: The run's folder, whose checkpoint is gone on with where it has one; None makes a new one.
+        folder: The run's folder, whose checkpoint is gone on with where it has one; None makes a new one, unless
+            processes that torchrun starts again have begun one before.
         runs_root: Folder that holds the runs.
         data_root: Folder that holds named data sets.
         device: A torch device; None takes a GPU if there is one.
@@ -86,26 +91,44 @@ def plan(
 
     Raises:
         CarpError: If the recipe, the data set, the run, the model to start from or the device is not there, or does
-            not fit.
+            not fit; in all processes, if it is so in one.
     """
-    checkpoint = None
+    distributed.join()
+    launchers = distributed.launchers()
+    # The main process's folder is the run's: the machines of the others may have none.
     if resume is None:
-        recipe = loading.recipe(recipe_name, changes)
-        if folder is not None and (folder / runs.LAST).is_file():
-            checkpoint = _begun(folder, recipe)
+        with distributed.failing_together():
+            recipe = loading.recipe(recipe_name, changes)
+        distributed.check_same("recipe", loading.fingerprint(recipe))
+        begun = distributed.on_main(
+            lambda: beginning.to_begin(recipe, folder=folder, runs_root=runs_root, launchers=launchers)
+        )
     else:
-        folder = runs.last_folder(root=runs_root) if resume == "last" else Path(resume).expanduser()
-        recipe, checkpoint = _resumed(folder)
-        recipe_name = folder.name
-    accelerator = _accelerator(device)
-    images = opening.open_images(recipe.data.name, recipe.data.split, data_root=data_root)
+        begun = distributed.on_main(
+            lambda: beginning.to_resume(resume, runs_root=runs_root, launchers=launchers)
+        )
+        assert begun.recipe is not None
+        assert begun.folder is not None
+        recipe, recipe_name = begun.recipe, begun.folder.name
+        with distributed.failing_together():
+            # How a step is computed may differ from what the run began with: what is learnt does not depend on it.
+            anew = {key: value for key, value in (changes or {}).items() if key.startswith("compute.")}
+            recipe = loading.changed_recipe(recipe, anew)
+    with distributed.failing_together():
+        accelerator = _accelerator(device)
+        images = opening.open_images(recipe.data.name, recipe.data.split, data_root=data_root)
+        from_stream.check(recipe, images)
+        if recipe.data.num_images is not None:
+            images = subset.some(images, recipe.data.num_images)
+        initial = None if begun.checkpoint is not None else open_trunk(recipe)
+    distributed.check_same(f"{recipe.data.name} ({recipe.data.split})", (len(images), images.class_names))
     return Plan(
         recipe=recipe,
         recipe_name=Path(recipe_name).stem,
         images=images,
-        folder=folder,
-        resume=checkpoint,
-        initial=None if checkpoint is not None else open_trunk(recipe),
+        begun=begun,
+        initial=initial,
+        launchers=launchers,
         runs_root=runs_root,
         data_root=data_root,
         accelerator=accelerator,
@@ -122,26 +145,41 @@ def train(plan: Plan) -> Outcome:
         TrainingError: If the data is too small for a batch, the loss is not finite, or memory is short.
         StorageError: If the run cannot be written.
     """
-    recipe, display = plan.recipe, plan.display
-    batches = ViewBatches(recipe, plan.images, num_workers=plan.num_workers, skipped=plan.skipped)
+    recipe, display, begun = plan.recipe, plan.display, plan.begun
+    with distributed.failing_together():
+        batches = ViewBatches(
+            recipe,
+            plan.images,
+            device=plan.accelerator.device,
+            num_workers=plan.num_workers,
+            skipped=plan.skipped,
+        )
     num_steps = recipe.schedule.epochs * batches.steps_per_epoch
-    if plan.folder is not None and plan.resume is not None and plan.resume.step >= num_steps:
-        display.say(f"{plan.folder} is finished: nothing to go on with")
-        return Outcome(plan.folder, plan.resume.step, num_steps, None)
+    done = 0 if begun.checkpoint is None else begun.checkpoint.step
+    finished = distributed.on_main(lambda: begun.folder is not None and runs.is_finished(begun.folder))
+    if begun.folder is not None and finished and done >= num_steps:
+        display.say(f"{begun.folder} is finished: nothing to go on with")
+        return Outcome(begun.folder, done, num_steps, None)
+    with distributed.failing_together():
+        monitor = _monitor(plan)
     _tell(plan, batches)
-    monitor = _monitor(plan)
-    state = loop.Training(
-        recipe, batches=batches, accelerator=plan.accelerator, resume=plan.resume, initial=plan.initial
-    )
-    # One folder, whoever of several processes asks.
-    folder = distributed.on_main(lambda: _folder(plan))
-    display.say(f"run folder: {folder}")
-    if plan.initial is not None:
-        # From here on the run needs the model no more that it started from.
-        loop.save(state, folder)
-    outcome = loop.run(state, folder, monitor=monitor, display=display)
-    if plan.skipped is not None and len(plan.skipped):
-        display.say(plan.skipped.describe())
+    with distributed.failing_together():
+        state = loop.Training(
+            recipe,
+            batches=batches,
+            accelerator=plan.accelerator,
+            resume=begun.checkpoint,
+            initial=plan.initial,
+        )
+    with ExitStack() as held:
+        # One folder, whoever of several processes asks.
+        folder = distributed.on_main(lambda: _folder(plan, held))
+        display.say(f"run folder: {folder}{_whose()}")
+        if plan.initial is not None:
+            # From here on the run needs the model no more that it started from.
+            loop.save(state, folder)
+        outcome = loop.run(state, folder, monitor=monitor, display=display)
+    _tell_skipped(plan)
     if outcome.stopped_by is not None:
         display.say(
             f"stopped by {outcome.stopped_by.name} at step {outcome.step} of {outcome.num_steps}; go on with: "
@@ -152,15 +190,38 @@ def train(plan: Plan) -> Outcome:
     return outcome
 
 
-def _folder(plan: Plan) -> Path:
-    """Return the run's folder, in which a run that begins says what it is."""
-    folder = plan.folder or runs.new_folder(plan.recipe_name, root=plan.runs_root)
-    if plan.resume is None:
+def _folder(plan: Plan, held: ExitStack) -> Path:
+    """Return the run's folder, kept from others, in which a run that begins says what it is."""
+    begun = plan.begun
+    folder = begun.folder or runs.new_folder(plan.recipe_name, root=plan.runs_root)
+    files.make_folder(folder)
+    held.enter_context(runs.alone(folder))
+    last = folder / runs.LAST
+    if begun.stamp != (last.stat().st_mtime_ns if last.is_file() else 0):
+        raise UsageError(f"another process has gone on with {folder} since this one looked: start again")
+    if begun.checkpoint is None:
         files.write_text(folder / runs.RECIPE, plan.recipe.model_dump_json(indent=2) + "\n")
         runs.write_state(folder, recipe=plan.recipe_name, **results.circumstances())
     if plan.initial is not None:
         runs.write_state(folder, init=plan.initial.record())
+    runs.write_state(folder, launchers=plan.launchers, processes=distributed.world_size())
     return folder
+
+
+def _whose() -> str:
+    """Say on which of several machines the run's folder is."""
+    hosts: list[str] = distributed.gather_objects(socket.gethostname())
+    return f" (of process 0, on {hosts[0]})" if len(set(hosts)) > 1 else ""
+
+
+def _tell_skipped(plan: Plan) -> None:
+    if plan.skipped is None:
+        return
+    every = SkippedImages()
+    for one in distributed.gather_objects(plan.skipped):
+        every.by_number.update(one.by_number)
+    if len(every):
+        plan.display.say(every.describe())
 
 
 def preview(plan: Plan, path: Path) -> None:
@@ -170,26 +231,6 @@ def preview(plan: Plan, path: Path) -> None:
         StorageError: If the picture cannot be written.
     """
     draw_preview(plan.images, plan.recipe, path)
-
-
-def _resumed(folder: Path) -> tuple[RecipeCard, training.TrainingCheckpoint | None]:
-    if (folder / runs.LAST).is_file():
-        checkpoint = training.load(folder / runs.LAST)
-        return checkpoint.recipe, checkpoint
-    if (folder / runs.RECIPE).is_file():
-        # Killed before its first checkpoint: the recipe is all there is, and all that is needed.
-        return runs.read_recipe(folder), None
-    raise UsageError(f"{folder} is no run: it has neither {runs.LAST} nor {runs.RECIPE}")
-
-
-def _begun(folder: Path, recipe: RecipeCard) -> training.TrainingCheckpoint:
-    """Return the checkpoint of a run in its folder, which must be one of this recipe."""
-    checkpoint = training.load(folder / runs.LAST)
-    if checkpoint.recipe != recipe:
-        raise TrainingError(
-            f"{folder} holds a run of another recipe than it is to hold: train in another folder, or move that one away"
-        )
-    return checkpoint
 
 
 def _accelerator(device: str | None) -> Accelerator:
@@ -205,7 +246,7 @@ def _accelerator(device: str | None) -> Accelerator:
 
 
 def _monitor(plan: Plan) -> Monitor | None:
-    if not plan.recipe.schedule.knn_epochs:
+    if not plan.recipe.schedule.knn_epochs or isinstance(plan.images, StreamedImages):
         return None
     data = plan.recipe.data
     queries = opening.open_images(data.name, data.evaluation_split, data_root=plan.data_root)
@@ -235,7 +276,11 @@ def _tell(plan: Plan, batches: ViewBatches) -> None:
         f"estimate on {device}: {need.bytes_needed / gib:.1f} GiB of {need.bytes_free / gib:.1f} GiB "
         f"free, {_duration(need.seconds)} without loading and evaluation"
     )
-    for note in (*method.notes(), *(plan.initial.notes(recipe) if plan.initial is not None else ())):
+    for note in (
+        *from_stream.notes(plan.images),
+        *method.notes(),
+        *(plan.initial.notes(recipe) if plan.initial is not None else ()),
+    ):
         plan.display.say(note)
     if need.bytes_needed > need.bytes_free:
         plan.display.say(

@@ -25,11 +25,17 @@ TINY = {
     "head.output_dim": "8",
     "optimiser.warmup_epochs": "0",
 }
+PLAIN_VIEW = "size = 28, flip = 0.0, jitter = [0.4, 0.0, 0.0, 0.0], grey = 0.0"
 OWN = {
     "carl": {"prototypes.count": "12", "loss.decay_epochs": "2"},
     "byol": {"predictor.hidden_dim": "16", "predictor.output_dim": "8"},
     "simsiam": {"predictor.hidden_dim": "4", "predictor.output_dim": "8"},
-    "moco-v2": {"queue.length": "40", "teacher.groups": "2"},
+    # One view asks and one is the key, as in the paper; the recipe takes both both ways.
+    "moco-v2": {
+        "queue.length": "40",
+        "teacher.groups": "2",
+        "views": f"[{{{PLAIN_VIEW}, to_teacher = false}}, {{{PLAIN_VIEW}}}]",
+    },
 }
 
 

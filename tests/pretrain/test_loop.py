@@ -178,7 +178,7 @@ def test_what_cannot_start_is_said(tmp_path):
         train(tmp_path, partition__block_size="64")
     with pytest.raises(UsageError, match="is no run"):
         train(tmp_path, resume=str(tmp_path))
-    with pytest.raises(UsageError, match="holds no trained run"):
+    with pytest.raises(UsageError, match="holds no run that was begun"):
         train(tmp_path, resume="last")
     if not torch.cuda.is_available():
         with pytest.raises(UsageError, match="try --device cpu"):

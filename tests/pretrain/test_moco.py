@@ -101,7 +101,7 @@ def _half_of_a_step(store, rank):
 
 
 def test_what_does_not_fit_is_refused():
-    with pytest.raises(CardError, match=r"queue\.length is 32, and each step brings 64 keys"):
+    with pytest.raises(CardError, match=r"queue\.length is 32, and each step brings 128 keys"):
         loading.recipe("digits-moco-v2", {"queue.length": "32"})
     with pytest.raises(CardError, match=r"teacher\.groups 40: each group needs at least two"):
         loading.recipe("digits-moco-v2", {"teacher.groups": "40"})

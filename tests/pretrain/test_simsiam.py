@@ -20,7 +20,7 @@ def test_the_loss_is_that_of_loops_over_both_directions():
 
 @pytest.mark.parametrize(("constant", "rate"), [("true", 2e-3), ("false", 1e-4)])
 def test_the_predictors_rate_stays_where_the_recipe_says_so(constant, rate):
-    method = method_of("simsiam", predictor__constant_lr=constant)
+    method = method_of("simsiam", predictor__constant_lr=constant, optimiser__lr="2e-3")
     optimiser = method.optimiser()
     method.set_rates(optimiser, 1e-4, FIRST)
     rates = {id(p): group["lr"] for group in optimiser.param_groups for p in group["params"]}
