@@ -8,15 +8,19 @@ from rich.console import Console
 from carp_eval.commands import (
     assign,
     bank,
+    compare,
     data,
     doctor,
     evaluate,
     export,
     extract,
+    leaderboard,
     prototypes,
     pull,
     push,
     quickstart,
+    report,
+    runs,
     sweep,
     train,
     zoo,
@@ -38,12 +42,16 @@ app.command("extract")(extract.extract)
 app.command("assign")(assign.assign)
 app.command("prototypes")(prototypes.prototypes)
 app.add_typer(evaluate.app, name="eval")
+app.command("compare")(compare.compare)
+app.command("leaderboard")(leaderboard.leaderboard)
+app.command("runs")(runs.runs)
 app.add_typer(bank.app, name="bank")
 app.add_typer(data.app, name="data")
 app.add_typer(zoo.app, name="zoo")
 app.command("pull")(pull.pull)
 app.command("push")(push.push)
 app.command("export")(export.export)
+app.command("report")(report.report)
 app.command("doctor")(doctor.doctor)
 
 
@@ -52,7 +60,8 @@ def main() -> None:
     try:
         app()
     except CarpError as error:
-        Console(stderr=True, soft_wrap=True).print(
-            f"error: {error}", style="red", markup=False, highlight=False
-        )
+        if not error.told:
+            Console(stderr=True, soft_wrap=True).print(
+                f"error: {error}", style="red", markup=False, highlight=False
+            )
         sys.exit(2)

@@ -65,6 +65,40 @@ def intervals(
         resamples: Test sets drawn, each as large as this one.
         confidence: Share of the resampled scores that lie in an interval.
     """
+    found = _resampled(scores, targets, difficult=difficult, seed=seed, resamples=resamples)
+    return Intervals(
+        _interval(_mean(found), confidence), [_interval(column, confidence) for column in found.T]
+    )
+
+
+def resampled_means(
+    scores: Float64[np.ndarray, "image class"],
+    targets: Int8[np.ndarray, "image class"],
+    *,
+    difficult: Difficult,
+    seed: int,
+    resamples: int = 1000,
+) -> Float64[np.ndarray, " resample"]:
+    """Draw test sets as `intervals` does, and return the mean over classes in each; the same sets for the same seed.
+
+    Args:
+        scores: Of each image for each class.
+        targets: As `average_precision` has them.
+        difficult: Likewise.
+        seed: Of the resampling.
+        resamples: Test sets drawn, each as large as this one.
+    """
+    return _mean(_resampled(scores, targets, difficult=difficult, seed=seed, resamples=resamples))
+
+
+def _resampled(
+    scores: Float64[np.ndarray, "image class"],
+    targets: Int8[np.ndarray, "image class"],
+    *,
+    difficult: Difficult,
+    seed: int,
+    resamples: int,
+) -> Float64[np.ndarray, "resample class"]:
     random = np.random.default_rng(seed)
     images, classes = scores.shape
     levels = [_Levels.of(scores[:, number], targets[:, number], difficult) for number in range(classes)]
@@ -77,9 +111,7 @@ def intervals(
         for number, of_class in enumerate(levels):
             if of_class is not None:
                 part[:, number] = of_class.average_precision(times)
-    return Intervals(
-        _interval(_mean(found), confidence), [_interval(column, confidence) for column in found.T]
-    )
+    return found
 
 
 class _Levels(NamedTuple):

@@ -11,6 +11,8 @@ from carp_eval.results import Result, Score
 NO_SHARES = frozenset({"rankme", "uniformity", "alignment"})
 # Of no news beside top-1.
 BESIDE_TOP1 = frozenset({"top5", "mean_per_class"})
+# Of an online evaluation, what is no sign of collapse.
+NO_SIGNS = frozenset({"epoch", "step", "knn_student", "knn_teacher"})
 # Points of a curve: as many as a picture can show.
 MOST_POINTS = 600
 LONGEST_NAME = 60
@@ -94,6 +96,23 @@ def panels(entries: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Curve]]:
         for title, curves in wanted.items()
     }
     return {title: curves for title, curves in drawn.items() if curves}
+
+
+def signs(entries: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Curve]]:
+    """Return the curves of what was seen beside the online k-NN: the signs of collapse, a panel each, by their name."""
+    epoch_of = {entry["step"]: entry["epoch"] for entry in entries if "epoch" in entry}
+    seen = [
+        {"epoch": epoch_of[entry["step"]], **entry}
+        for entry in entries
+        if "epoch" not in entry and entry["step"] in epoch_of
+    ]
+    names = dict.fromkeys(name for entry in seen for name in entry if name not in NO_SIGNS)
+    curves = {name: _curve(seen, name) for name in names}
+    return {
+        f"sign of collapse: {name.replace('_', ' ')}": {name.replace("_", " "): curve}
+        for name, curve in curves.items()
+        if curve.epochs
+    }
 
 
 def _main(scores: Iterable[Score]) -> list[Score]:

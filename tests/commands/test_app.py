@@ -47,6 +47,9 @@ COMMANDS = [
     ["push"],
     ["quickstart"],
     ["doctor"],
+    ["compare"],
+    ["leaderboard"],
+    ["runs"],
 ]
 
 

@@ -1,0 +1,381 @@
+import base64
+import hashlib
+import io
+import json
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from carp_eval.cards import loading
+from carp_eval.checkpoints.opening import open_model
+from carp_eval.data.images import Images
+from carp_eval.errors import UsageError
+from carp_eval.evaluation.running import evaluate
+from carp_eval.report import found as founds
+from carp_eval.report import writing
+from carp_eval.report.thumbnails import Thumbnails
+from carp_eval.results import Published, Score
+from tests.report.records import Page, record, saved
+
+ATTACK = "</script><script>alert(1)</script><img src=x onerror=alert(2)>'\"&"
+TURNED = "left\u202eright\nsecond"
+
+
+@pytest.fixture(scope="module")
+def judged(tmp_path_factory, digit_folder):
+    """Raw pixels of some digits, by k-NN, on a surface, by k-means and by retrieval."""
+    root = tmp_path_factory.mktemp("judged")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CARP_HOME", str(root / "home"))
+        patch.chdir(root)
+        model = open_model("pixels:digits")
+        for kind, variant, changes in (
+            ("knn", "dino", {"k": [1, 5]}),
+            ("knn", "dino", {"k": [1, 5], "temperatures": [0.07, 0.5]}),
+            ("cluster", "carp", {"restarts": 1}),
+            ("retrieval", "classes", {"k": [1]}),
+        ):
+            card = loading.protocol_card(kind, variant, changes)
+            evaluate(model, card, dataset=f"folder:{digit_folder}", leaks="ignore")
+    return root
+
+
+@pytest.fixture(scope="module")
+def page(judged):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CARP_HOME", str(judged / "home"))
+        patch.chdir(judged)
+        return written(founds.results(), judged / "report.html")
+
+
+def written(found, path, **more):
+    told = writing.write(found, path, **more)
+    content = path.read_bytes()
+    assert len(content) == told.size <= writing.LIMIT
+    return Page(content.decode("utf-8"))
+
+
+def test_the_numbers_of_the_page_are_those_of_the_records(page, judged):
+    told = {}
+    for path in (judged / "results").glob("*.json"):
+        content = json.loads(path.read_text())
+        for score in content["scores"]:
+            settings = ", ".join(f"{name} = {value:g}" for name, value in score["settings"].items())
+            name = f"{score['metric']} ({settings})" if settings else score["metric"]
+            told[f"{content['protocol']}@{content['variant']}", name] = score
+    surface = {key: score for key, score in told.items() if "temperature" in key[1]}
+    rows = page.rows("Scores")
+    assert {(row[1], row[3]) for row in rows} == told.keys() - surface.keys()
+    for row in rows:
+        score = told[row[1], row[3]]
+        assert row[4] == f"{score['value']:.2f} %"
+        assert row[5].endswith(f"{score['low']:.2f} to {score['high']:.2f}")
+    cells = [e["text"] for e in page.all("rect", class_="heat") if e["text"].startswith("k = ")]
+    assert len(cells) == 4
+    for score in surface.values():
+        if score["metric"] == "top1":
+            k, temperature = score["settings"]["k"], score["settings"]["temperature"]
+            assert any(
+                cell.startswith(f"k = {k}, T = {temperature:g}: {score['value']:.2f}") for cell in cells
+            )
+
+
+def test_nothing_of_a_page_is_elsewhere(page):
+    for element in page.elements:
+        for name in ("src", "href", "action", "data", "poster", "srcset", "xlink:href"):
+            value = element["attributes"].get(name)
+            assert value is None or value.startswith(("#", "data:image/")), (element["tag"], value)
+        assert element["tag"] not in ("link", "base", "iframe", "object", "embed", "img", "form action")
+        assert not any(name.startswith("on") for name in element["attributes"])
+        assert "style" not in element["attributes"], "the policy forbids it"
+    (style,) = page.all("style")
+    assert not re.search(r"url\(|@import", style["text"])
+    script = page.all("script")[-1]["text"]
+    assert not re.search(
+        r"innerHTML|outerHTML|insertAdjacent|document\.write|eval|Function\(|fetch|XMLHttp|https?:", script
+    )
+
+
+def test_the_policy_allows_this_style_and_this_script_alone(page):
+    (policy,) = page.all("meta", **{"http-equiv": "Content-Security-Policy"})
+    rules = dict(rule.strip().split(" ", 1) for rule in policy["attributes"]["content"].split(";"))
+    assert rules["default-src"] == "'none'"
+    assert rules["img-src"] == "data:"
+    (style,) = page.all("style")
+    scripts = [element for element in page.all("script") if not element["attributes"]]
+    for name, element in (("style-src", style), ("script-src", *scripts)):
+        digest = base64.b64encode(hashlib.sha256(element["text"].encode()).digest()).decode()
+        assert rules[name] == f"'sha256-{digest}'"
+
+
+def test_every_picture_decodes_and_is_there_once(page):
+    addresses = [element["attributes"]["href"] for element in page.all("image")]
+    assert len(addresses) == len(set(addresses)) > 50
+    for element in page.all("image"):
+        with Image.open(
+            io.BytesIO(base64.b64decode(element["attributes"]["href"].partition(",")[2]))
+        ) as picture:
+            assert f"{picture.width} {picture.height}" == "28 28"
+    ids = {element["attributes"]["id"] for element in page.all("symbol")}
+    used = {element["attributes"]["href"][1:] for element in page.all("use")}
+    assert used == ids
+    assert len(page.all("use")) > len(ids)
+
+
+def test_neighbours_are_those_that_a_plain_search_finds(page, digit_folder):
+    def pixels(path):
+        values = (np.asarray(Image.open(path), dtype=np.float64) / 255 - 0.12) / 0.264
+        return values.ravel() / np.linalg.norm(values)
+
+    bank = sorted((digit_folder / "train").rglob("*.png"))
+    rows = np.stack([pixels(path) for path in bank])
+    shown = page.rows("pixels:digits on folder:")
+    assert len(shown) == 16 + 10
+    labels = [
+        e["attributes"]["aria-label"] for e in page.all("svg") if e["attributes"].get("class") == "thumb"
+    ]
+    neighbours = [label for label in labels if label.startswith("neighbour ")]
+    queries = [re.search(r"\S+\.png", row[0]).group() for row in shown]
+    assert len(neighbours) == 8 * len(queries)
+    for place, key in enumerate(queries):
+        similarities = rows @ pixels(digit_folder / "test" / key)
+        nearest = np.argsort(-similarities)[:8]
+        for rank, row in enumerate(nearest):
+            own = bank[row].relative_to(digit_folder / "train")
+            right = "right" if own.parts[0] == key.partition("/")[0] else "wrong"
+            told = neighbours[place * 8 + rank]
+            assert told.startswith(
+                f"neighbour {rank + 1}, {right}: {own.parts[0]}, {own.as_posix()}, similarity "
+            )
+            assert float(told.rpartition(" ")[2]) == pytest.approx(similarities[row], abs=2e-3)
+
+
+def test_a_map_shows_every_image_where_the_two_main_directions_put_it(page, digit_folder):
+    first = page.data()[0]["data"]
+    assert len(first["x"]) == len(first["y"]) == len(first["keys"]) == 40
+    assert sorted(first["pictured"]) == list(range(40))
+    assert first["classes"] == ["0", "1", "2", "3"]
+    rows = np.stack(
+        [
+            np.asarray(Image.open(digit_folder / "test" / key), dtype=np.float64).ravel()
+            for key in first["keys"]
+        ]
+    )
+    rows = (rows / 255 - 0.12) / 0.264
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    left, sizes, _ = np.linalg.svd(rows - rows.mean(axis=0), full_matrices=False)
+    for axis, values in enumerate((first["x"], first["y"])):
+        expected = left[:, axis] * sizes[axis]
+        assert abs(np.corrcoef(values, expected)[0, 1]) > 0.9999
+    with Image.open(io.BytesIO(base64.b64decode(page.data()[0]["sheets"][0].partition(",")[2]))) as sheet:
+        assert sheet.size == (32 * first["columns"], 64)
+
+
+def test_each_part_can_be_reached_and_each_table_has_a_caption(page):
+    links = [e["attributes"]["href"][1:] for e in page.all("a")]
+    ids = [e["attributes"]["id"] for e in page.elements if "id" in e["attributes"]]
+    assert len(ids) == len(set(ids))
+    assert set(links) <= set(ids)
+    captions = page.all("caption")
+    assert len(captions) == len(page.all("table")) > 5
+    for element in page.all("svg"):
+        named = element["attributes"].get("aria-label") or element["attributes"].get("aria-hidden") == "true"
+        assert named, element
+    assert [e["text"] for e in page.all("h2")] == [
+        "Scores", "Surfaces", "Confusions", "Neighbours", "Clusters and prototypes", "Retrieval and copies", "Map",
+        "Origins",
+    ]  # fmt: skip
+    assert "✓" in page.all("body")[0]["text"]
+    assert "✗" in page.all("body")[0]["text"]
+
+
+def test_clusters_and_origins_tell_what_the_records_tell(page, judged):
+    (path,) = (judged / "results").glob("cluster*.json")
+    content = json.loads(path.read_text())
+    text = page.all("body")[0]["text"]
+    for name in ("weights_sha256", "card_sha256", "machine"):
+        assert content[name] in text
+    for sha256 in (*content["data"].values(), *content["banks"].values()):
+        assert sha256 in text
+    shown = page.rows("Clusters of")
+    assert sum(int(re.match(r"cluster \d(\d+) images", row[0]).group(1)) for row in shown) == 40
+
+
+def test_hostile_names_stay_names(tmp_path, monkeypatch):
+    monkeypatch.setenv("CARP_HOME", str(tmp_path / "home"))
+    # A class and a file of it, whose key together is `</script>...`.
+    rng = np.random.default_rng(0)
+    for split in ("train", "test"):
+        for name in ("<", TURNED, "'\"&<b>"):
+            folder = tmp_path / "data" / split / name
+            folder.mkdir(parents=True)
+            for number in range(4):
+                picture = Image.fromarray(rng.integers(0, 255, (28, 28), dtype=np.uint8))
+                picture.save(folder / f"script><script>alert({number})<.png")
+    model = open_model("pixels:digits")
+    for kind, variant, changes in (("knn", "dino", {"k": [3]}), ("cluster", "carp", {"restarts": 1})):
+        card = loading.protocol_card(kind, variant, changes)
+        evaluate(
+            model, card, dataset=f"folder:{tmp_path / 'data'}", leaks="ignore", output=tmp_path / "results"
+        )
+    published = Published(
+        value=1.0, delta=2.0, document=ATTACK, table=ATTACK, variant=ATTACK, same_variant=False
+    )
+    score = Score(metric=ATTACK, value=3.0, settings={ATTACK: ATTACK}, published=(published,))
+    hostile = record(
+        score,
+        model=ATTACK,
+        branch=ATTACK,
+        variant="dino",
+        notes=(ATTACK, TURNED),
+        card={ATTACK: [ATTACK, TURNED]},
+        command=f"carp eval {ATTACK}",
+        machine=ATTACK,
+        versions={ATTACK: ATTACK},
+    )
+    saved(
+        tmp_path / "results",
+        hostile,
+        key=[ATTACK] * 4,
+        index=[0, 1, 2, 3],
+        label=[0, 1, 2, 3],
+        predicted=[1, 1, 0, 0],
+    )
+    run = tmp_path / f"run <b>{TURNED}"
+    run.mkdir()
+    (run / "log.jsonl").write_text(json.dumps({"step": 1, "epoch": 1.0, "loss": 2.0, "<i>": 1}) + "\n")
+    found = founds.results(roots=[tmp_path / "results"])
+    assert len(found) == 3
+    page = written(found, tmp_path / "r.html", runs=[run], unreadable=[ATTACK])
+    assert len(page.all("script")) == 1 + len(page.data()) == 2
+    allowed = (
+        "html head meta title style body a svg symbol image header h1 h2 h3 bdi p nav div main section form label "
+        "select option input output table caption thead tbody tr th td line circle path text rect polyline small br "
+        "figure figcaption span use noscript canvas ul li script details summary code pre"
+    )
+    assert {element["tag"] for element in page.elements} <= set(allowed.split())
+    assert not any(name.startswith("on") for e in page.elements for name in e["attributes"])
+    text = page.all("body")[0]["text"]
+    assert ATTACK in text
+    assert "\u202e" not in (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "left\\u202eright second" in text
+    keys = page.data()[0]["data"]["keys"]
+    assert "</script><script>alert(0)<.png" in keys
+    assert ATTACK in {row[0] for row in page.rows("Scores")} or any(
+        ATTACK in row[0] for row in page.rows("Scores")
+    )
+
+
+def test_what_is_not_at_hand_is_left_out_and_told(judged, tmp_path, monkeypatch):
+    monkeypatch.setenv("CARP_HOME", str(tmp_path))
+    monkeypatch.chdir(judged)
+    page = written(founds.results(), tmp_path / "r.html")
+    assert [e["text"] for e in page.all("h2")] == [
+        "Scores", "Surfaces", "Confusions", "Clusters and prototypes", "Origins",
+    ]  # fmt: skip
+    assert "not shown: a bank:" in page.all("header")[0]["text"]
+
+
+def test_a_record_alone_makes_a_page(tmp_path):
+    found = saved(tmp_path, record(Score(metric="rankme", value=12.5)))
+    found.path.with_suffix(".parquet").write_bytes(b"damaged")
+    page = written([found], tmp_path / "r.html")
+    assert [e["text"] for e in page.all("h2")] == ["Scores", "Origins"]
+    assert page.rows("Scores")[0][4] == "12.50"
+
+
+def test_of_nothing_there_is_no_page(tmp_path):
+    with pytest.raises(UsageError, match="nothing to report"):
+        writing.write([], tmp_path / "r.html")
+    assert not (tmp_path / "r.html").exists()
+
+
+def test_a_hundred_results_and_a_thousand_classes_stay_readable(tmp_path):
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 1000, 20_000)
+    predicted = np.where(rng.random(20_000) < 0.7, labels, rng.integers(0, 1000, 20_000))
+    predicted[labels == 7] = 8
+    first = saved(
+        tmp_path,
+        record(),
+        key=list(map(str, range(20_000))),
+        index=range(20_000),
+        label=labels,
+        predicted=predicted,
+    )
+    others = [saved(tmp_path, record(model=f"model {number}"), key=[]) for number in range(99)]
+    page = written([first, *others], tmp_path / "r.html")
+    assert len(page.rows("Scores")) == 100
+    assert len(page.all("details")) == 100
+    matrix = next(e for e in page.all("svg") if e["attributes"].get("class") == "matrix")
+    assert "30 classes" in matrix["attributes"]["aria-label"]
+    assert "30 of 1000 classes: those with the most errors" in page.all("main")[0]["text"]
+    assert page.rows("The pairs")[0][:4] == ["class 7", "class 8", str((labels == 7).sum()), "100.0 %"]
+    assert len(page.rows("The pairs")) == 12
+    assert (tmp_path / "r.html").stat().st_size < 2_000_000
+
+
+def test_too_many_pictures_are_left_out_by_importance(judged, tmp_path, monkeypatch):
+    monkeypatch.setenv("CARP_HOME", str(judged / "home"))
+    monkeypatch.chdir(judged)
+    whole = written(founds.results(), tmp_path / "whole.html")
+    size = (tmp_path / "whole.html").stat().st_size
+    pictures = sum(len(element["attributes"]["href"]) for element in whole.all("image"))
+    monkeypatch.setattr(writing, "LIMIT", size - pictures // 4)
+    monkeypatch.setattr(writing, "MARGIN", pictures // 4)
+    less = written(founds.results(), tmp_path / "less.html")
+    kept = {e["attributes"]["id"] for e in less.all("symbol")}
+    assert 0 < len(kept) < len(whole.all("symbol"))
+    assert re.search(
+        r"\d+ of \d+ pictures, the least important, were left out", less.all("header")[0]["text"]
+    )
+    # Queries are the most important, pictures of clusters the least.
+    used = [e["attributes"]["href"][1:] in kept for e in less.all("use")]
+    assert all(used)
+    assert less.all("span", class_="thumb none")
+    body = less.all("body")[0]["text"]
+    assert body.index("no picture") > body.index("Neighbours")
+
+
+def test_pictures_beyond_what_fits_are_those_of_least_importance(tmp_path):
+    class Split(Images):
+        def key(self, index):
+            return str(index)
+
+        def hash_manifest(self):
+            return "a"
+
+        def image(self, index):
+            return Image.fromarray(
+                np.random.default_rng(index % 20).integers(0, 255, (40, 40, 3), dtype=np.uint8)
+            )
+
+    pool = Thumbnails()
+    names = [pool.add(Split(), index, importance=index % 3) for index in range(20)]
+    assert pool.add(Split(), 25, importance=9) == names[5], "the same pixels are one picture"
+    assert len(pool) == 20
+    each = len(pool.within(10**9)[names[0]].address) + 160
+    kept = pool.within(int(each * 5.5))
+    assert 4 <= len(kept) <= 6
+    assert set(kept) <= {names[5], *(name for place, name in enumerate(names) if place % 3 == 2)}
+    assert names[5] in kept
+
+
+def test_a_log_that_is_none_has_no_curves(tmp_path):
+    lines = [
+        '{"step": 1, "epoch": 1.0, "loss": 5.0}',
+        '["no entry"}',
+        '{"loss": 1.0}',
+        '{"step": 2, "epoch": "two", "loss": 3.0}',
+    ]
+    for name, text in (("cut", lines[0]), ("other", lines[1]), ("odd", "\n".join((lines[0], *lines[2:])))):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "log.jsonl").write_text(f"{text}\n")
+    page = written([], tmp_path / "r.html", runs=[tmp_path / name for name in ("cut", "other", "odd")])
+    assert [row[1:] for row in page.rows("loss, by run")] == [
+        ["1", "loss", "5", "5"],
+        ["2", "loss", "5", "5"],
+    ]
+    assert "other" not in page.all("main")[0]["text"]
