@@ -1,5 +1,6 @@
 """How a training looks in the terminal: one bar for the whole run, one line for each thing worth reading."""
 
+from collections import deque
 from collections.abc import Generator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -17,6 +18,10 @@ from rich.progress import (
 )
 
 from carp_eval import distributed
+from carp_eval.report.sparkline import sparkline
+
+# Steps whose losses are drawn as a line of blocks.
+DRAWN_STEPS = 400
 
 
 class Display:
@@ -37,6 +42,7 @@ class Display:
         )
         self._task: TaskID | None = None
         self._epoch = 0
+        self._losses: deque[float] = deque(maxlen=DRAWN_STEPS)
 
     def __enter__(self) -> "Display":
         return self
@@ -50,10 +56,12 @@ class Display:
         """Move the bar."""
         losses = f"{told}, {values['images_per_second']:.0f} img/s"
         epoch = f"{values['epoch']:.1f}"
+        self._losses.append(values["loss"])
         if self._task is None:
             self._bar.start()
             self._task = self._bar.add_task("train", total=num_steps, epoch=epoch, losses=losses)
-        self._bar.update(self._task, completed=step, epoch=epoch, losses=losses)
+        curve = sparkline(list(self._losses), width=12)
+        self._bar.update(self._task, completed=step, epoch=epoch, losses=f"{curve} {losses}")
         if not self._console.is_terminal and int(values["epoch"]) > self._epoch:
             self._epoch = int(values["epoch"])
             self._console.print(f"epoch {self._epoch}: {losses}", highlight=False, soft_wrap=True)
