@@ -16,27 +16,24 @@ import io
 import os
 import shutil
 import statistics
-import sys
 import tarfile
 import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-import datasets  # noqa: E402
-import numpy as np  # noqa: E402
-from PIL import Image  # noqa: E402
-from rich.console import Console  # noqa: E402
-from rich.table import Table  # noqa: E402
-from torchvision.transforms.v2 import functional as F  # noqa: E402
+import datasets
+import numpy as np
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+from torchvision.transforms.v2 import functional as F
 
-from carp_eval.data import order  # noqa: E402 - found only from the root
-from carp_eval.data.opening import open_images  # noqa: E402
-from carp_eval.data.training_batches import TrainingBatches  # noqa: E402
+from carp_eval.data import order
+from carp_eval.data.opening import open_images
+from carp_eval.data.training_batches import TrainingBatches
 
 EACH = 250
 

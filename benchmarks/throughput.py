@@ -20,7 +20,6 @@ allocator's highest in a step.
 import argparse
 import platform
 import statistics
-import sys
 import time
 from pathlib import Path
 
@@ -28,15 +27,12 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
-
-from carp_eval.cards import loading  # noqa: E402 - found only from the root
-from carp_eval.cards.recipe import ComputeCard  # noqa: E402
-from carp_eval.data.training_batches import TrainingBatch  # noqa: E402
-from carp_eval.pretrain import memory  # noqa: E402
-from carp_eval.pretrain.carp import Carp, embed  # noqa: E402
-from carp_eval.pretrain.method import Losses, Step  # noqa: E402
+from carp_eval.cards import loading
+from carp_eval.cards.recipe import ComputeCard
+from carp_eval.data.training_batches import TrainingBatch
+from carp_eval.pretrain import memory
+from carp_eval.pretrain.carp import Carp, embed
+from carp_eval.pretrain.method import Losses, Step
 
 STEP, SUM, TRUNK = "the step", "with a sum for the loss", "trunk, forward and backward"
 GPU = {

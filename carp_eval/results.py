@@ -75,6 +75,15 @@ class Score(Frozen):
     settings: dict[str, Setting] = {}
     published: tuple[Published, ...] = ()
 
+    @property
+    def name(self) -> str:
+        """What it is called: its metric, and its settings behind it."""
+        settings = ", ".join(
+            f"{key} = {value:.4g}" if isinstance(value, float) else f"{key} = {value}"
+            for key, value in self.settings.items()
+        )
+        return f"{self.metric} ({settings})" if settings else self.metric
+
 
 class Result(Frozen):
     """All that is worth knowing of one evaluation; immutable once written.

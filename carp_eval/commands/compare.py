@@ -108,9 +108,7 @@ def _wanted(there: "Sequence[Found]", side: str, protocol: str | None, dataset: 
 
 
 def _has(found: "Found", score: str) -> bool:
-    from carp_eval.report.found import score_name
-
-    return any(score_name(each) == score for each in found.result.scores)
+    return any(each.name == score for each in found.result.scores)
 
 
 def _unreadable(warn: "Callable[[str], None]", problem: str) -> None:

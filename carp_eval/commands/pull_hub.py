@@ -103,7 +103,7 @@ def _scores(got: "Got", weights: str) -> list[dict[str, Any]]:
         {
             "protocol": f"{result.protocol}@{result.variant}",
             "data": result.query_dataset,
-            "score": scores.name(score),
+            "score": score.name,
             "value": score.value,
             "95 % interval": scores.interval(score),
             "published": "; ".join(scores.published(known) for known in score.published),

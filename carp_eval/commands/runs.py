@@ -115,11 +115,10 @@ def _best(best: "tuple[Best, ...]") -> list[str]:
     from rich.markup import escape
 
     from carp_eval.report import alike
-    from carp_eval.report.found import score_name
     from carp_eval.report.svg import plain
 
     lines = [
-        escape(plain(f"{each.score.value:.2f} {score_name(each.score)}, {alike.title(each.result)}"))
+        escape(plain(f"{each.score.value:.2f} {each.score.name}, {alike.title(each.result)}"))
         for each in best
     ]
     more = len(lines) - MOST_BEST
@@ -127,7 +126,6 @@ def _best(best: "tuple[Best, ...]") -> list[str]:
 
 
 def _content(run: "RunSeen", now: datetime) -> dict[str, Any]:
-    from carp_eval.report.found import score_name
 
     return {
         "folder": str(run.folder),
@@ -146,7 +144,7 @@ def _content(run: "RunSeen", now: datetime) -> dict[str, Any]:
                 "protocol": each.result.protocol,
                 "variant": each.result.variant,
                 "dataset": each.result.query_dataset,
-                "score": score_name(each.score),
+                "score": each.score.name,
                 "value": each.score.value,
                 "low": each.score.low,
                 "high": each.score.high,

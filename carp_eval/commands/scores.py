@@ -55,12 +55,6 @@ def is_surface(scores: Sequence[Score]) -> bool:
     return bool(scores) and all(score.settings.keys() == {"k", "temperature"} for score in scores)
 
 
-def name(score: Score) -> str:
-    """Return what a score is called: its metric, and its settings behind it."""
-    settings = ", ".join(f"{key} = {_value(value)}" for key, value in score.settings.items())
-    return f"{score.metric} ({settings})" if settings else score.metric
-
-
 def interval(score: Score) -> str:
     """Return a score's interval in words; empty where it has none."""
     return "" if score.low is None or score.high is None else f"{score.low:.2f} to {score.high:.2f}"
@@ -76,7 +70,7 @@ def _show_table(scores: Sequence[Score], *, title: str) -> None:
     table = Table("score", "value", "95 % interval", "published", "delta", title=escape(title))
     for score in scores:
         table.add_row(
-            name(score),
+            score.name,
             f"{score.value:.2f}",
             interval(score),
             "\n".join(escape(published(known)) for known in score.published),

@@ -13,7 +13,7 @@ from carp_eval.errors import DataError, UnknownNameError, UsageError
 from carp_eval.metrics import paired
 from carp_eval.metrics.paired import Difference, Outcomes
 from carp_eval.report import alike, multilabel_pairs, per_image
-from carp_eval.report.found import SIDE_SCORES, Found, score_name
+from carp_eval.report.found import SIDE_SCORES, Found
 from carp_eval.report.per_image import Columns, Values
 from carp_eval.results import Score
 
@@ -151,8 +151,8 @@ def compare(
     """
     _check_alike(first, second)
     sides, alone = _paired(first, second)
-    own = {score_name(each): each for each in first.result.scores}
-    theirs = {score_name(each): each for each in second.result.scores}
+    own = {each.name: each for each in first.result.scores}
+    theirs = {each.name: each for each in second.result.scores}
     common = [name for name in own if name in theirs]
     if not common:
         raise UsageError(

@@ -145,15 +145,6 @@ def main_scores(result: Result) -> list[Score]:
     return main or list(result.scores)
 
 
-def score_name(score: Score) -> str:
-    """Return what a score is called: its metric, and its settings behind it."""
-    settings = ", ".join(
-        f"{key} = {value:.4g}" if isinstance(value, float) else f"{key} = {value}"
-        for key, value in score.settings.items()
-    )
-    return f"{score.metric} ({settings})" if settings else score.metric
-
-
 def _run(folder: Path) -> RunSeen:
     told, damaged = run_files.state(folder)
     log = run_files.log(folder)

@@ -12,7 +12,7 @@ from carp_eval.cards.published import ColumnCard, PublishedCard
 from carp_eval.data.source import SPLIT_NAMES, spellings
 from carp_eval.data.table import row_of
 from carp_eval.report import alike
-from carp_eval.report.found import Found, main_scores, score_name
+from carp_eval.report.found import Found, main_scores
 from carp_eval.results import Result, Score
 
 SHOWN_OF_A_HASH = 8
@@ -165,7 +165,7 @@ def _numbers(found: Found, metrics: Collection[str]) -> list[_Number]:
     conditions = alike.conditions_of(result, without=alike.told_by_scores(result))
     protocol = f"{result.protocol}@{result.variant}"
     return [
-        _Number(found, each, Column(protocol, data, result.query_split, score_name(each)), conditions)
+        _Number(found, each, Column(protocol, data, result.query_split, each.name), conditions)
         for each in scores
     ]
 

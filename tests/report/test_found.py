@@ -85,11 +85,8 @@ def test_what_cannot_be_read_is_told_once_and_left_out(here):
 
 
 def test_names_of_scores_have_their_settings():
-    assert (
-        found.score_name(Score(metric="top1", value=1.0, settings={"k": 20, "t": 0.07}))
-        == "top1 (k = 20, t = 0.07)"
-    )
-    assert found.score_name(Score(metric="nmi", value=1.0)) == "nmi"
+    assert Score(metric="top1", value=1.0, settings={"k": 20, "t": 0.07}).name == "top1 (k = 20, t = 0.07)"
+    assert Score(metric="nmi", value=1.0).name == "nmi"
 
 
 def a_run(root, name, *, log=(), **state):

@@ -99,7 +99,7 @@ def _results(results: Sequence[tuple[str, Result]]) -> list[str]:
                 (
                     code(f"{result.protocol}@{result.variant}"),
                     escape(f"{model_index.data_name(result)} ({result.query_split})"),
-                    escape(model_index.score_name(score)),
+                    escape(score.name),
                     f"{score.value:.2f}",
                     interval,
                     "<br>".join(_published(known) for known in score.published),

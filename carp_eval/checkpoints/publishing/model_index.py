@@ -108,15 +108,6 @@ def data_name(result: Result) -> str:
     return ", ".join(told)
 
 
-def score_name(score: Score) -> str:
-    """Return what a score is called: its metric, and its settings behind it."""
-    settings = ", ".join(
-        f"{key} = {value:.4g}" if isinstance(value, float) else f"{key} = {value}"
-        for key, value in score.settings.items()
-    )
-    return f"{score.metric} ({settings})" if settings else score.metric
-
-
 def _entry(result: Result, score: Score) -> EvalResult:
     variant = f"{result.protocol}@{result.variant}"
     classified = result.protocol in CLASSIFIERS
@@ -128,7 +119,7 @@ def _entry(result: Result, score: Score) -> EvalResult:
         dataset_split=result.query_split,
         metric_type=METRICS.get(score.metric, score.metric),
         metric_value=round(score.value, 4),
-        metric_name=f"{variant}: {score_name(score)}",
+        metric_name=f"{variant}: {score.name}",
         metric_config=variant,
         metric_args=dict(score.settings) or None,
     )

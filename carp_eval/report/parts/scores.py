@@ -101,15 +101,6 @@ def part(found: Sequence[Found]) -> Scores | None:
     )
 
 
-def name_of(score: Score) -> str:
-    """Return what a score is called: its metric, and its settings behind it."""
-    settings = ", ".join(
-        f"{key} = {value:.4g}" if isinstance(value, float) else f"{key} = {value}"
-        for key, value in score.settings.items()
-    )
-    return f"{score.metric} ({settings})" if settings else score.metric
-
-
 def model_of(result: Result) -> str:
     """Return what a result's model is called, with its branch where it has two."""
     return f"{result.model} ({result.branch})" if result.branch else result.model
@@ -136,7 +127,7 @@ def _row(number: int, result: Result, score: Score, scale: tuple[float, float], 
         model=model_of(result),
         protocol=f"{result.protocol}@{result.variant}",
         dataset=data_of(result),
-        name=name_of(score),
+        name=score.name,
         value=score.value,
         told=told,
         interval=interval,
