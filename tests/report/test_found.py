@@ -87,6 +87,7 @@ def test_what_cannot_be_read_is_told_once_and_left_out(here):
 def test_names_of_scores_have_their_settings():
     assert Score(metric="top1", value=1.0, settings={"k": 20, "t": 0.07}).name == "top1 (k = 20, t = 0.07)"
     assert Score(metric="nmi", value=1.0).name == "nmi"
+    assert Score(metric="top1", value=1.0, settings={"t": 0.072512}).name == "top1 (t = 0.07251)"
 
 
 def a_run(root, name, *, log=(), **state):
