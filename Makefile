@@ -13,12 +13,14 @@ else
   install-beside = $(BIN)/python -m pip install --quiet --no-deps
 endif
 
-.PHONY: help quickstart test check lint types layers lowest clean
+.PHONY: help quickstart test check lint types layers lowest browser docs clean
 
 help:
 	@echo "make quickstart  install, train CARP on the embedded digits and score it (at most 5 minutes)"
 	@echo "make test        install what the tests need and run them"
 	@echo "make check       what CI runs: format, lint, types, layers, tests"
+	@echo "make docs        build the documentation site in site/"
+	@echo "make browser     install Chromium, in which the tests of pages run (they are skipped without)"
 	@echo "make lowest      run the quick tests on the lowest versions allowed of what is cheap to install"
 
 quickstart: .venv/installed
@@ -43,6 +45,16 @@ layers: .venv/installed-dev
 lowest: .venv/lowest
 	PYTHONPATH=.venv/lowest $(BIN)/python -m pytest tests/test_errors.py tests/test_files.py tests/cards \
 	  tests/checkpoints tests/commands
+
+docs: .venv/installed-dev
+	$(BIN)/mkdocs build --strict
+
+# Debian's package where we may install it, as in CI; else a browser of playwright's own.
+browser: .venv/installed-dev
+	@command -v chromium chromium-browser google-chrome >/dev/null || \
+	  { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && \
+	    apt-get install -y -qq --no-install-recommends chromium >/dev/null; } || \
+	  $(BIN)/playwright install chromium
 
 .venv/lowest: .venv/installed-dev constraints-lowest.txt
 	@echo "Installing the lowest versions allowed of what is cheap ..."

@@ -8,8 +8,6 @@ from carp_eval.evaluation.running import evaluate
 from carp_eval.report import found as founds
 from carp_eval.report import writing
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed here")
-
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory, digit_folder):
@@ -25,33 +23,9 @@ def address(tmp_path_factory, digit_folder):
     return (root / "report.html").as_uri()
 
 
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as started:
-        try:
-            opened = started.chromium.launch()
-        except playwright.Error as error:
-            pytest.skip(f"Chromium does not start here: {str(error).splitlines()[0]}")
-        yield opened
-        opened.close()
-
-
 @pytest.fixture
-def page(browser, address):
-    opened = browser.new_page()
-    told = []
-    opened.on(
-        "console", lambda message: told.append(message.text) if message.type in ("error", "warning") else None
-    )
-    opened.on("pageerror", lambda error: told.append(str(error)))
-    opened.on(
-        "request",
-        lambda request: None if request.url.startswith(("file:", "data:")) else told.append(request.url),
-    )
-    opened.goto(address)
-    yield opened
-    opened.close()
-    assert not told, told
+def page(open_page, address):
+    return open_page(address)
 
 
 def test_tabs_work_by_keyboard(page):
@@ -113,13 +87,10 @@ def test_the_map_shows_the_image_that_is_pointed_at(page):
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_both_themes_are_drawn(browser, address, theme):
-    context = browser.new_context(color_scheme=theme)
-    page = context.new_page()
-    page.goto(address)
+def test_both_themes_are_drawn(open_page, address, theme):
+    page = open_page(address, color_scheme=theme)
     ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert ground == {"light": "rgb(255, 255, 255)", "dark": "rgb(20, 23, 27)"}[theme]
-    context.close()
 
 
 def test_on_paper_every_part_is_shown(page):
