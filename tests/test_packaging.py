@@ -21,7 +21,7 @@ def requirements():
     for requirement in listed:
         if requirement.startswith(project["name"]):
             continue  # extras that one extra takes in
-        name, bound = re.match(r"([\w.-]+)>=([\w.]+)", requirement).groups()
+        name, bound = re.match(r"([\w.-]+)(?:\[[\w,-]+\])?>=([\w.]+)", requirement).groups()
         found[name.lower().replace("_", "-")] = tuple(map(int, bound.split(".")))
     return found
 
@@ -75,3 +75,12 @@ def test_the_wheel_ships_the_package_and_its_cards_and_nothing_else(tmp_path):
         ours = {f"carp_eval/_cards/{kind}/{path.name}" for path in (ROOT / kind).glob("*.toml")}
         assert ours
         assert ours <= set(names)
+    # Wherever they stand: what pages are made of is no Python, and would be missed by nobody but users.
+    templates = [
+        path
+        for folder in (ROOT / "carp_eval").rglob("templates")
+        for path in folder.rglob("*")
+        if path.suffix in (".j2", ".css", ".js")
+    ]
+    assert {"page.html.j2", "report.css", "report.js", "sorting.js"} <= {path.name for path in templates}
+    assert {path.relative_to(ROOT).as_posix() for path in templates} <= set(names)

@@ -12,6 +12,7 @@ from carp_eval.commands import (
     data,
     doctor,
     evaluate,
+    explore,
     export,
     extract,
     leaderboard,
@@ -52,6 +53,7 @@ app.command("pull")(pull.pull)
 app.command("push")(push.push)
 app.command("export")(export.export)
 app.command("report")(report.report)
+app.command("explore")(explore.explore)
 app.command("doctor")(doctor.doctor)
 
 

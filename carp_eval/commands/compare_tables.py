@@ -15,10 +15,13 @@ from carp_eval.commands import tables
 from carp_eval.report import alike, comparison_words
 from carp_eval.report.comparison import Compared, Comparison, Disagreement
 from carp_eval.report.evidence import Evidence, Shelf
+from carp_eval.report.found import main_scores
 from carp_eval.report.svg import plain
 
 MOST_CLASSES = 5
 MOST_KEYS = 8
+# Scores of a comparison before those of less news are left to the page, and letters of a name.
+MOST_SCORES, NAME = 12, 9
 
 
 def show(
@@ -51,7 +54,13 @@ def _show(compared: Comparison, evidence: Evidence) -> None:
     tables.say(f"B: {plain(comparison_words.model(compared.second))}")
     if any(compared.alone):
         tables.warn(comparison_words.skipped(compared))
-    Console().print(_scores(compared.scores))
+    shown = compared.scores
+    if len(shown) > MOST_SCORES:
+        main = {score.name for score in main_scores(first)}
+        shown = [score for score in shown if score.name in main]
+    Console().print(_scores(shown))
+    if len(shown) < len(compared.scores):
+        tables.say(f"{len(compared.scores) - len(shown)} more scores are in --to and --json")
     for why in comparison_words.why(compared):
         tables.say(plain(why))
     if compared.looked_at:
@@ -63,7 +72,8 @@ def _show(compared: Comparison, evidence: Evidence) -> None:
 
 def _scores(scores: Sequence[Compared]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    table.add_column("score", overflow="fold")
+    # Names are broken between words, not within.
+    table.add_column("score", min_width=NAME)
     for name in ("A", "B", "B − A", "95 % interval"):
         table.add_column(name, justify="right", no_wrap=True)
     for name in ("only A right", "only B right", "McNemar p"):

@@ -1,6 +1,8 @@
 """How a leaderboard looks in the terminal: the columns that fit, and what was left out."""
 
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from rich import box
@@ -10,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from carp_eval.commands import tables
-from carp_eval.report.leaderboard import Board, Column, Line
+from carp_eval.report.leaderboard import Board, Cell, Column, Line
 from carp_eval.report.leaderboard_files import LEGEND, shown
 from carp_eval.report.svg import plain
 
@@ -19,6 +21,8 @@ LONGEST = 34
 # Letters of a line of a column's title.
 TITLE = 18
 BESIDE = 2
+# Columns below which intervals make room for others.
+FEWEST = 4
 
 
 def show(board: Board, *, rows: int, as_json: bool) -> None:
@@ -37,7 +41,11 @@ def show(board: Board, *, rows: int, as_json: bool) -> None:
     sources = any(line.is_published for line in lines)
     taken = 2 * BESIDE + max(_width(_model(line)) for line in lines)
     taken += max(_width(_source(line)) for line in lines) + BESIDE if sources else 0
-    columns = _fitting(board, lines, console.width - taken)
+    columns = _fitting(board, lines, console.width - taken, shown)
+    tell = shown
+    if len(columns) < min(FEWEST, len(board.columns)):
+        tell = _bare
+        columns = _fitting(board, lines, console.width - taken, tell)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     table.add_column("model", overflow="fold", max_width=LONGEST)
     if sources:
@@ -46,11 +54,13 @@ def show(board: Board, *, rows: int, as_json: bool) -> None:
         table.add_column("\n".join(escape(part) for part in _parts(column)), justify="right", overflow="fold")
     for line in lines:
         style = "dim" if line.is_published else None
-        cells = [shown(line.cells.get(column)) for column in columns]
+        cells = [tell(line.cells.get(column)) for column in columns]
         source = [escape(_source(line))] if sources else []
         table.add_row(escape(_model(line)), *source, *cells, style=style)
     console.print(table)
     _tell(board, lines, columns)
+    if tell is _bare:
+        tables.say("intervals are in a wider terminal, --csv, --markdown and --html")
 
 
 def _tell(board: Board, lines: tuple[Line, ...], columns: tuple[Column, ...]) -> None:
@@ -72,11 +82,18 @@ def _tell(board: Board, lines: tuple[Line, ...], columns: tuple[Column, ...]) ->
         tables.say(f"{board.older:,} older numbers of the same models and columns are not shown")
 
 
-def _fitting(board: Board, lines: tuple[Line, ...], width: int) -> tuple[Column, ...]:
+def _bare(cell: Cell | None) -> str:
+    """Return a number without its interval."""
+    return shown(None if cell is None else replace(cell, low=None, high=None))
+
+
+def _fitting(
+    board: Board, lines: tuple[Line, ...], width: int, tell: Callable[[Cell | None], str]
+) -> tuple[Column, ...]:
     """Return the first columns that there is room for, one at least."""
     kept: list[Column] = []
     for column in board.columns:
-        cells = [len(shown(line.cells.get(column))) for line in lines]
+        cells = [len(tell(line.cells.get(column))) for line in lines]
         width -= max([*cells, *(cell_len(part) for part in _parts(column))]) + BESIDE
         if width < 0 and kept:
             break

@@ -1,5 +1,6 @@
 """`carp report`: one page of all that was measured."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -19,12 +20,28 @@ Models = Annotated[
 ]
 
 
+class MapKind(StrEnum):
+    """How a map is drawn."""
+
+    UMAP = "umap"
+    PCA = "pca"
+
+
 def report(
     model: Models = None,
     output: Annotated[
         Path, typer.Option("-o", "--output", metavar="FILE", help="The page; it ends in .html.")
     ] = Path("report.html"),
     points: Annotated[int, typer.Option("--points", min=3, help="Points of a map, at most.")] = 20_000,
+    map_: Annotated[
+        MapKind | None,
+        typer.Option(
+            "--map",
+            help="How maps are drawn: by UMAP, a minute for 20,000 points, or on principal components, at once. "
+            "Default: UMAP where it is installed.",
+            show_default=False,
+        ),
+    ] = None,
     data_root: options.DataRoot = None,
 ) -> None:
     """Write one HTML page that opens from the disk: scores beside published ones, curves, errors, neighbours, a map.
@@ -41,8 +58,10 @@ def report(
 
     from carp_eval.commands import progress, tables
     from carp_eval.evaluation.job import Settings
-    from carp_eval.report import gathering, writing
+    from carp_eval.report import gathering, plane, writing
 
+    if map_ is MapKind.UMAP and not plane.umap_is_there():
+        raise UsageError("UMAP is not installed: pip install 'carp-eval[report]', or say --map pca")
     unreadable: list[str] = []
     found, runs = gathering.gather(model or [], unreadable=unreadable.append)
     with progress.bars() as bars:
@@ -53,6 +72,7 @@ def report(
             unreadable=unreadable,
             settings=Settings(data_root=data_root, progress=bars),
             points=points,
+            umap=map_ is not MapKind.PCA,
         )
     for word in written.words:
         tables.warn(word)

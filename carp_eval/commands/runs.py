@@ -10,12 +10,11 @@ import typer
 from carp_eval.commands import options
 
 if TYPE_CHECKING:
-    from rich.text import Text
-
     from carp_eval.report.found import Best, RunSeen
 
 STYLES = {"running": "cyan", "finished": "green", "failed": "red", "gone": "red", "interrupted": "yellow"}
-CURVE = 20
+# Blocks of a curve, and at least; letters of a loss behind it, and between columns.
+CURVE, SHORTEST_CURVE, LOSS, BESIDE = 20, 8, 8, 2
 MOST_BEST = 4
 
 
@@ -59,36 +58,38 @@ def age(then: datetime, now: datetime) -> str:
 
 
 def _show(ordered: "list[RunSeen]", now: datetime) -> None:
-    from rich import box
+    """Print a line for each run, and below it what it scored: a table of both would not fit a terminal."""
+    from rich.cells import cell_len
     from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
+    from rich.text import Text
 
     from carp_eval.commands import tables
     from carp_eval.report.svg import plain
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    table.add_column("run", overflow="fold", min_width=15)
-    table.add_column("recipe", overflow="fold")
-    table.add_column("state", no_wrap=True)
-    table.add_column("step", justify="right", no_wrap=True)
-    table.add_column("loss", no_wrap=True)
-    table.add_column("20-NN", no_wrap=True)
-    table.add_column("best scores", overflow="fold", min_width=20)
-    table.add_column("age", justify="right", no_wrap=True)
-    for run in ordered:
-        table.add_row(
-            escape(plain(run.folder.name)),
-            escape(plain(run.recipe)),
-            _state(run),
-            f"{run.step:,} of {run.num_steps:,}" if run.num_steps else f"{run.step:,}",
-            _loss(run),
-            "\n".join(f"{name} {value:.1f}" for name, value in run.online.items()),
-            "\n".join(_best(run.best)),
-            age(run.started or run.heard, now),
-        )
     console = Console()
-    console.print(table)
+    heads = ("run", "recipe", "state", "step", "age")
+    rows = [(*_cells(run), age(run.started or run.heard, now)) for run in ordered]
+    widths = [max(cell_len(row[place]) for row in (heads, *rows)) for place in range(len(heads))]
+    left = console.width - sum(widths) - BESIDE * (len(widths) + 1) - LOSS
+    # What there is least need of goes first: the recipe, which the folder's name mostly ends in.
+    shown = [place for place, head in enumerate(heads) if left >= SHORTEST_CURVE or head != "recipe"]
+    left += 0 if left >= SHORTEST_CURVE else widths[1] + BESIDE
+    curve = max(SHORTEST_CURVE, min(CURVE, left))
+    gap = " " * BESIDE
+
+    def line(cells: "tuple[str, ...]", loss: str) -> "list[str]":
+        padded = [f"{cells[place]}{' ' * (widths[place] - cell_len(cells[place]))}" for place in shown]
+        return [*padded[:-1], f"{loss}{' ' * (curve + LOSS - cell_len(loss))}", padded[-1]]
+
+    console.print(Text(gap.join(line(heads, "loss")), style="bold"), soft_wrap=True)
+    for run, cells in zip(ordered, rows, strict=True):
+        told = Text(gap).join(
+            Text(cell, style=STYLES.get(run.state, "") if cell.strip() == run.state else "")
+            for cell in line(cells, _loss(run, curve))
+        )
+        console.print(told, soft_wrap=True)
+        for below in (*_online(run), *_best(run.best)):
+            console.print(Text(f"    {below}"), soft_wrap=True)
     for run in ordered:
         if run.state == "gone":
             told = f"says that it runs and no process of this machine does; last heard of {age(run.heard, now)} ago"
@@ -99,28 +100,29 @@ def _show(ordered: "list[RunSeen]", now: datetime) -> None:
             tables.warn(f"left out: {plain(problem)}")
 
 
-def _state(run: "RunSeen") -> "Text":
-    from rich.text import Text
+def _cells(run: "RunSeen") -> tuple[str, str, str, str]:
+    from carp_eval.report.svg import plain
 
-    return Text(run.state, style=STYLES.get(run.state, ""))
+    step = f"{run.step:,} of {run.num_steps:,}" if run.num_steps else f"{run.step:,}"
+    return plain(run.folder.name), plain(run.recipe), run.state, step
 
 
-def _loss(run: "RunSeen") -> str:
+def _online(run: "RunSeen") -> list[str]:
+    told = ", ".join(f"{name} {value:.1f}" for name, value in run.online.items())
+    return [f"{told} % by 20-NN while training"] if told else []
+
+
+def _loss(run: "RunSeen", width: int) -> str:
     from carp_eval.report.sparkline import sparkline
 
-    return f"{sparkline(run.losses, width=CURVE)} {run.losses[-1]:.3f}" if run.losses else ""
+    return f"{sparkline(run.losses, width=width)} {run.losses[-1]:.3f}" if run.losses else ""
 
 
 def _best(best: "tuple[Best, ...]") -> list[str]:
-    from rich.markup import escape
-
     from carp_eval.report import alike
     from carp_eval.report.svg import plain
 
-    lines = [
-        escape(plain(f"{each.score.value:.2f} {each.score.name}, {alike.title(each.result)}"))
-        for each in best
-    ]
+    lines = [plain(f"{each.score.value:.2f} {each.score.name}, {alike.title(each.result)}") for each in best]
     more = len(lines) - MOST_BEST
     return lines if more < 2 else [*lines[:MOST_BEST], f"and {more} more, which --json lists"]
 

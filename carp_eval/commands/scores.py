@@ -11,6 +11,7 @@ from rich.table import Table
 from carp_eval.cards.protocol import ProtocolCard
 from carp_eval.commands import tables
 from carp_eval.models.model import Model
+from carp_eval.report.chosen import is_surface
 from carp_eval.results import Published, Result, Score
 
 
@@ -48,11 +49,6 @@ def show_plan(
         title="would run",
         as_json=as_json,
     )
-
-
-def is_surface(scores: Sequence[Score]) -> bool:
-    """Tell whether scores are those of several numbers of neighbours at several temperatures."""
-    return bool(scores) and all(score.settings.keys() == {"k", "temperature"} for score in scores)
 
 
 def interval(score: Score) -> str:

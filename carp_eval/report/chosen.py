@@ -1,16 +1,15 @@
 """What a picture shows: the main scores of each result, and the curves of a training's log."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from carp_eval.report.found import main_scores
 from carp_eval.results import Result, Score
 
 # Numbers of their own, on no scale of percent.
 NO_SHARES = frozenset({"rankme", "uniformity", "alignment"})
-# Of no news beside top-1.
-BESIDE_TOP1 = frozenset({"top5", "mean_per_class"})
 # Of an online evaluation, what is no sign of collapse.
 NO_SIGNS = frozenset({"epoch", "step", "knn_student", "knn_teacher"})
 # Points of a curve: as many as a picture can show.
@@ -59,7 +58,8 @@ def bars(results: Sequence[Result]) -> list[Bar]:
             tuple((known.value, known.same_variant) for known in score.published),
         )
         for result in ordered
-        for score in _main(result.scores)
+        for score in main_scores(result)
+        if score.metric not in NO_SHARES
     ]
 
 
@@ -115,11 +115,9 @@ def signs(entries: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Curve]]:
     }
 
 
-def _main(scores: Iterable[Score]) -> list[Score]:
-    shares = [score for score in scores if score.metric not in NO_SHARES]
-    if any(score.metric == "top1" for score in shares):
-        return [score for score in shares if score.metric not in BESIDE_TOP1]
-    return shares
+def is_surface(scores: Sequence[Score]) -> bool:
+    """Tell whether scores are those of several numbers of neighbours at several temperatures."""
+    return bool(scores) and all(score.settings.keys() == {"k", "temperature"} for score in scores)
 
 
 def _name(result: Result, score: Score) -> str:

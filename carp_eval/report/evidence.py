@@ -18,6 +18,8 @@ from carp_eval.features.bank import Bank
 from carp_eval.report.found import Found
 
 PREDICTED, RIGHT = "predicted", "right"
+# Columns of whole numbers.
+WHOLE = frozenset({"index", "label", "cluster", "nearer"})
 
 
 class Shelf:
@@ -58,25 +60,33 @@ class Shelf:
                 self._images[dataset, split] = opening.open_images(dataset, split, data_root=self._data_root)
             except CarpError as error:
                 self._images[dataset, split] = None
-                self._miss(f"images of {dataset} ({split}): {str(error).splitlines()[0]}")
+                self.tell(f"images of {dataset} ({split}): {str(error).splitlines()[0]}")
         images = self._images[dataset, split]
         if images is None or manifest_sha256 is None or images.manifest_sha256 == manifest_sha256:
             return images
-        self._miss(f"images of {dataset} ({split}): those on this machine are not those that were judged")
+        self.tell(f"images of {dataset} ({split}): those on this machine are not those that were judged")
         return None
 
-    def bank(self, sha256: str) -> Bank | None:
-        """Open the bank of a fingerprint, if it is on this machine."""
+    def bank(self, sha256: str, *, of: str) -> Bank | None:
+        """Open the bank of a fingerprint, if it is on this machine.
+
+        Args:
+            sha256: The fingerprint's hash.
+            of: Whose features of what it holds, for the word about it where it is missing.
+        """
         if sha256 not in self._banks:
             try:
                 bank = Bank.open(self._bank_home / sha256[:16])
                 self._banks[sha256] = bank if bank.fingerprint.sha256 == sha256 else None
             except BankError as error:
                 self._banks[sha256] = None
-                self._miss(f"a bank: {str(error).splitlines()[0]}")
+                folder = self._bank_home / sha256[:16]
+                why = str(error).splitlines()[0] if folder.exists() else "not on this machine (any more)"
+                self.tell(f"neighbours and map of {of}, where they need its bank: {why}")
         return self._banks[sha256]
 
-    def _miss(self, reason: str) -> None:
+    def tell(self, reason: str) -> None:
+        """Note why something is not shown, each reason once."""
         if reason not in self.missing:
             self.missing.append(reason)
 
@@ -111,11 +121,19 @@ class Evidence:
     @cached_property
     def columns(self) -> dict[str, np.ndarray]:
         """The predictions, by column; none where they are not there or are damaged."""
-        try:
-            table = pq.read_table(self.found.path.with_suffix(".parquet"))
-        except (OSError, pa.ArrowException):
+        if not self.found.predictions.is_file():
             return {}
-        return {name: table.column(name).to_numpy(zero_copy_only=False) for name in table.column_names}
+        try:
+            table = pq.read_table(self.found.predictions)
+        except (OSError, pa.ArrowException) as error:
+            self._tell(f"cannot be read: {str(error).splitlines()[0]}")
+            return {}
+        columns = {name: table.column(name).to_numpy(zero_copy_only=False) for name in table.column_names}
+        odd = [name for name, values in columns.items() if not _as_written(name, values)]
+        if odd:
+            self._tell(f"have {', '.join(odd[:3])} of a kind that no evaluation writes")
+            return {}
+        return columns
 
     @cached_property
     def is_classified(self) -> bool:
@@ -139,7 +157,12 @@ class Evidence:
         """The images that were scored, where they are at hand."""
         result = self.found.result
         manifest = result.data.get(self.query_name)
-        return self.shelf.images(result.query_dataset, result.query_split, manifest_sha256=manifest)
+        images = self.shelf.images(result.query_dataset, result.query_split, manifest_sha256=manifest)
+        numbers = self.columns.get("index", np.zeros(0))
+        if images is None or not len(numbers) or 0 <= numbers.min() <= numbers.max() < len(images):
+            return images
+        self._tell(f"number images that {result.query_split} does not have")
+        return None
 
     @cached_property
     def learnt(self) -> Images | None:
@@ -191,9 +214,21 @@ class Evidence:
         """Those of the answers that are right most often; of equals the first."""
         return max(self.answers, key=lambda answers: answers.right.mean(), default=None)
 
+    def _tell(self, what: str) -> None:
+        self.shelf.tell(f"the predictions beside {self.found.path} {what}; evaluate again")
+
     def _bank(self, name: str) -> Bank | None:
         sha256 = self.found.result.banks.get(name)
-        return None if sha256 is None else self.shelf.bank(sha256)
+        result = self.found.result
+        of = f"{result.model} on {result.dataset}"
+        return None if sha256 is None else self.shelf.bank(sha256, of=of)
+
+
+def _as_written(name: str, values: np.ndarray) -> bool:
+    """Tell whether a column of predictions is of the kind that evaluations write."""
+    if name in WHOLE or (name.startswith(PREDICTED) and values.dtype.kind in "fO"):
+        return values.dtype.kind in "iu"
+    return not name.startswith(RIGHT) or values.dtype.kind in "biu"
 
 
 def newest_of_each(found: list[Found], *, fits: Callable[[Found], bool], most: int) -> list[Found]:

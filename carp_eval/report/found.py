@@ -26,7 +26,7 @@ RUN_DEPTHS = ("", "*/", "*/*/")
 # Judged beside a run, and kept with it, but not what was trained.
 BESIDE_A_RUN = ("random:", "pixels:")
 # Of no news beside top-1, or a part of what another score is.
-SIDE_SCORES = frozenset({"top5", "mean_per_class", "map_std", "map_of_draw"})
+SIDE_SCORES = frozenset({"top5", "ap", "mean_per_class", "map_std", "map_of_draw"})
 SHORTEST_HASH = 8
 
 

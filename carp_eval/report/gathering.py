@@ -8,9 +8,6 @@ from carp_eval.pretrain import journal
 from carp_eval.report import found as founds
 from carp_eval.report.found import Found
 
-# Below a folder of runs, and of sweeps, which hold runs.
-DEPTHS = (journal.LOG, f"*/{journal.LOG}", f"*/*/{journal.LOG}")
-
 
 def gather(
     models: Sequence[str], *, roots: Sequence[Path] = (), unreadable: Callable[[str], None] = founds.ignore
@@ -27,7 +24,10 @@ def gather(
     """
     if not models:
         folders = [
-            path.parent for root in roots or founds.ROOTS for depth in DEPTHS for path in root.glob(depth)
+            path.parent
+            for root in roots or founds.ROOTS
+            for depth in founds.RUN_DEPTHS
+            for path in root.glob(depth + journal.LOG)
         ]
         found = founds.results(roots=roots, unreadable=unreadable)
         return found, trainings(found, named=folders)

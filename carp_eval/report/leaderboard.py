@@ -16,6 +16,7 @@ from carp_eval.report.found import Found, main_scores
 from carp_eval.results import Result, Score
 
 SHOWN_OF_A_HASH = 8
+POOL = "pool"
 
 
 @dataclass(frozen=True)
@@ -186,7 +187,10 @@ def _told_apart(numbers: Sequence[_Number]) -> list[_Number]:
 
 
 def _measured(numbers: Sequence[_Number]) -> tuple[list[Line], int]:
-    """Return a line for each model, with its newest number of each column, and how many were older."""
+    """Return a line for each model, with its newest number of each column, and how many were older.
+
+    The same name with other weights has a line of its own.
+    """
     cells: dict[tuple[str, str], dict[Column, Cell]] = {}
     names: dict[tuple[str, str], Result] = {}
     seen: set[tuple[str, str, Column, str]] = set()
@@ -202,8 +206,31 @@ def _measured(numbers: Sequence[_Number]) -> tuple[list[Line], int]:
         elif (*model, number.column, result.finished) not in seen:
             older += 1
         seen.add((*model, number.column, result.finished))
-    lines = [Line(result.model, _weights(result), MEASURED, cells[model]) for model, result in names.items()]
-    return lines, older
+    lines = [
+        (result, Line(result.model, _weights(result), MEASURED, cells[model]))
+        for model, result in names.items()
+    ]
+    return _joined(lines), older
+
+
+def _joined(lines: Sequence[tuple[Result, Line]]) -> list[Line]:
+    """Join what was judged by its projection, whose weights count in its hash, to the line of the same model.
+
+    Where a name has several weights, nobody knows which trunk a projection is of: all stay apart.
+    """
+    of_name: dict[tuple[str, str], list[tuple[Result, Line]]] = {}
+    for result, line in lines:
+        of_name.setdefault((result.model, result.branch), []).append((result, line))
+    joined: list[Line] = []
+    for beside in of_name.values():
+        trunks = [line for result, line in beside if result.layer == POOL]
+        heads = [line for result, line in beside if result.layer != POOL]
+        if len(trunks) == len(heads) == 1 and not trunks[0].cells.keys() & heads[0].cells.keys():
+            told = f"{trunks[0].told}, with its head {heads[0].told.rpartition(' ')[2]}"
+            joined.append(replace(trunks[0], told=told, cells=trunks[0].cells | heads[0].cells))
+        else:
+            joined += [line for _, line in beside]
+    return joined
 
 
 def _published(tables: Sequence[PublishedCard], columns: dict[Column, _Number]) -> list[Line]:

@@ -16,6 +16,8 @@ from carp_eval.report.parts import (
     confusion,
     curves,
     groups,
+    landmarks,
+    multilabel,
     neighbours,
     provenance,
     rankings,
@@ -25,6 +27,7 @@ from carp_eval.report.parts import (
 from carp_eval.report.parts.confusion import Confusion
 from carp_eval.report.parts.curves import Curves
 from carp_eval.report.parts.groups import Groups
+from carp_eval.report.parts.multilabel import Multilabel
 from carp_eval.report.parts.neighbours import Neighbours
 from carp_eval.report.parts.provenance import Origin
 from carp_eval.report.parts.rankings import Copies, Retrieved
@@ -33,7 +36,7 @@ from carp_eval.report.parts.surfaces import Surface
 from carp_eval.report.thumbnails import Thumbnails
 
 # Of a page: results and scores, the newest, and bytes that pictures of maps may take.
-RESULTS, SCORES, MAPS = 300, 2500, 3_500_000
+RESULTS, SCORES, MAPS = 300, 2500, 7_000_000
 
 
 @dataclass(frozen=True)
@@ -50,9 +53,10 @@ class Page:
         surfaces: Scores by neighbours and temperature.
         training: How trainings went.
         confusion: What is taken for what.
+        multilabel: The same, where an image shows several classes.
         neighbours: Images and what is near them.
         groups: Clusters, then prototypes.
-        retrieved: Queries of class retrieval.
+        retrieved: Queries of class retrieval, then of landmarks.
         copies: Copies and their originals.
         maps: Banks on a plane.
         origins: What produced each result.
@@ -67,6 +71,7 @@ class Page:
     surfaces: list[Surface]
     training: Curves | None
     confusion: list[Confusion]
+    multilabel: list[Multilabel]
     neighbours: list[Neighbours]
     groups: list[Groups]
     retrieved: list[Retrieved]
@@ -81,7 +86,7 @@ class Page:
             ("scores", "Scores", self.scores),
             ("surfaces", "Surfaces", self.surfaces),
             ("training", "Training", self.training),
-            ("confusion", "Confusions", self.confusion),
+            ("confusion", "Confusions", [*self.confusion, *self.multilabel]),
             ("neighbours", "Neighbours", self.neighbours),
             ("groups", "Clusters and prototypes", self.groups),
             ("searches", "Retrieval and copies", [*self.retrieved, *self.copies]),
@@ -99,6 +104,7 @@ def put_together(
     unreadable: Sequence[str] = (),
     settings: Settings = DEFAULTS,
     points: int = bank_map.POINTS,
+    umap: bool = True,
 ) -> Page:
     """Make every part that there is something for.
 
@@ -109,6 +115,7 @@ def put_together(
         unreadable: Records that could not be read.
         settings: Where data sets and banks are, and who is told how far it is.
         points: Points of a map, at most.
+        umap: Whether maps are drawn by UMAP where it is installed.
     """
     shown = _newest(found)
     shelf = Shelf(data_root=settings.data_root, bank_home=settings.bank_home)
@@ -119,12 +126,16 @@ def put_together(
         "surfaces": lambda: surfaces.part(shown),
         "training": lambda: curves.part(runs),
         "confusion": lambda: confusion.part(shown, shelf, thumbnails),
+        "multilabel": lambda: multilabel.part(shown, shelf, thumbnails),
         "neighbours": lambda: neighbours.part(shown, shelf, thumbnails),
         "clusters": lambda: groups.clusters(shown, shelf, thumbnails),
         "prototypes": lambda: groups.prototypes(runs, shelf, thumbnails, bank_home=settings.bank_home),
         "retrieved": lambda: rankings.retrieved(shown, shelf, thumbnails),
+        "landmarks": lambda: landmarks.retrieved(shown, shelf, thumbnails),
         "copies": lambda: rankings.copied(shown, shelf, thumbnails, settings=settings),
-        "maps": lambda: bank_map.part(shown, shelf, points=points, bytes_for_pictures=MAPS, bar=bar),
+        "maps": lambda: bank_map.part(
+            shown, shelf, points=points, umap=umap, bytes_for_pictures=MAPS, bar=bar
+        ),
         "origins": lambda: provenance.part(shown),
     }
     made: dict[str, Any] = {}
@@ -133,6 +144,7 @@ def put_together(
         made[name] = step()
     tell(len(steps), len(steps))
     clusters, prototypes = made.pop("clusters"), made.pop("prototypes")
+    made["retrieved"] += made.pop("landmarks")
     models = sorted({scores.model_of(each.result) for each in shown})
     words = [f"not shown: {reason}" for reason in shelf.missing]
     words += [f"not readable: {problem}" for problem in unreadable]

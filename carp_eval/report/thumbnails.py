@@ -18,6 +18,9 @@ from carp_eval.report.svg import plain
 SIDE = 56
 QUALITY = 72
 
+# Right, wrong, of those that count neither way, or no question of it.
+Mark = Literal["right", "wrong", "junk", ""]
+
 
 @dataclass(frozen=True)
 class Shown:
@@ -27,13 +30,13 @@ class Shown:
         id: Of the thumbnail; empty where the image could not be read.
         alt: What it shows, in words.
         caption: What stands below it.
-        mark: Whether it is right or wrong; empty where that is no question.
+        mark: Whether it is right, wrong, or counts neither way; empty where that is no question.
     """
 
     id: str
     alt: str
     caption: str = ""
-    mark: Literal["right", "wrong", ""] = ""
+    mark: Mark = ""
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,7 @@ class Thumbnails:
         *,
         alt: str,
         caption: str = "",
-        mark: Literal["right", "wrong", ""] = "",
+        mark: Mark = "",
         importance: int = 0,
     ) -> Shown:
         """Take an image in, and return how it is shown; without images, its words alone."""

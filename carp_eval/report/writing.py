@@ -14,6 +14,8 @@ from carp_eval.report.page import Page
 from carp_eval.report.parts import bank_map
 from carp_eval.report.thumbnails import Thumbnail, Thumbnails
 
+# What runs in a page, in its order.
+SCRIPTS = ("sorting.js", "map.js", "report.js")
 # Bytes of a page.
 LIMIT = 15_000_000
 # What is not counted beforehand: words that stand in place of pictures.
@@ -53,6 +55,7 @@ def write(
     unreadable: Sequence[str] = (),
     settings: Settings = DEFAULTS,
     points: int = bank_map.POINTS,
+    umap: bool = True,
 ) -> Written:
     """Write a report; parts for which there is nothing are left out.
 
@@ -63,6 +66,7 @@ def write(
         unreadable: Records that could not be read.
         settings: Where data sets and banks are, and who is told how far it is.
         points: Points of a map, at most.
+        umap: Whether maps are drawn by UMAP where it is installed; else by principal components.
 
     Raises:
         UsageError: If there is nothing to report, or more text than a page may have.
@@ -70,7 +74,7 @@ def write(
     """
     thumbnails = Thumbnails()
     page = pages.put_together(
-        found, thumbnails, runs=runs, unreadable=unreadable, settings=settings, points=points
+        found, thumbnails, runs=runs, unreadable=unreadable, settings=settings, points=points, umap=umap
     )
     if not page.tabs:
         raise UsageError(
@@ -103,7 +107,7 @@ def write(
 def _render(page: Page, kept: dict[str, Thumbnail], words: list[str]) -> str:
     return rendering.render(
         "page.html.j2",
-        scripts=("sorting.js", "report.js"),
+        scripts=SCRIPTS,
         page=page,
         kept=kept,
         words=words,

@@ -94,10 +94,10 @@ def test_prototypes_are_those_that_the_command_tells(page, carp):
     assert f"{use['images']} images of train on {use['used']} of {use['prototypes']} prototypes" in text
 
 
-def test_the_origin_of_a_number_is_the_command_that_made_it(page):
+def test_the_origin_of_a_number_is_the_command_that_makes_it_again(page, run):
     codes = [e["text"] for e in page.all("code")]
     assert all(code.startswith("carp eval ") for code in codes)
-    assert "carp eval knn --k 5 --device cpu --no-leak-check" in codes
+    assert f"carp eval knn --k 5 --device cpu --no-leak-check -m runs/{run.name}" in codes
 
 
 def test_a_run_without_a_result_is_a_page_of_its_curves(carp, run, home, tmp_path):

@@ -1,12 +1,19 @@
 """The page in a real browser: no console error, tabs and filters by keyboard, pictures and map."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 
 from carp_eval.cards import loading
 from carp_eval.checkpoints.opening import open_model
 from carp_eval.evaluation.running import evaluate
 from carp_eval.report import found as founds
-from carp_eval.report import writing
+from carp_eval.report import page as pages
+from carp_eval.report import rendering, writing
+from carp_eval.report.parts.bank_map import Map
+from carp_eval.report.thumbnails import Thumbnails
+from tests.report.records import record, saved
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +26,7 @@ def address(tmp_path_factory, digit_folder):
             changes = {"k": [1, 5]} if kind == "knn" else {"restarts": 1}
             card = loading.protocol_card(kind, variant, changes)
             evaluate(open_model("pixels:digits"), card, dataset=f"folder:{digit_folder}", leaks="ignore")
-        writing.write(founds.results(), root / "report.html")
+        writing.write(founds.results(), root / "report.html", umap=False)
     return (root / "report.html").as_uri()
 
 
@@ -48,7 +55,8 @@ def test_scores_are_filtered_and_sorted(page):
     page.fill("input[name=words]", "")
     page.click("#scores-table th:nth-child(5) button")
     values = [float(text.rstrip(" %")) for text in rows.locator("td:nth-child(5)").all_inner_texts()]
-    assert values == sorted(values)
+    assert values == sorted(values, reverse=True)
+    assert len(set(values)) > 1
 
 
 def test_every_picture_loads(page):
@@ -97,3 +105,60 @@ def test_on_paper_every_part_is_shown(page):
     page.emulate_media(media="print")
     page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
     assert all(section.is_visible() for section in page.locator("section.panel").all())
+
+
+def test_a_score_leads_to_its_origin_and_the_command_behind_it(page):
+    page.click("#scores-table tbody tr:visible >> nth=0 >> a")
+    origin = page.locator("details[open]")
+    assert origin.count() == 1
+    assert page.locator("#origins").is_visible()
+    assert (
+        "carp eval" in origin.locator("code").inner_text() or "pytest" in origin.locator("code").inner_text()
+    )
+
+
+def test_no_part_is_wider_than_a_narrow_window(open_page, address):
+    page = open_page(address, viewport={"width": 320, "height": 640})
+    for tab in page.locator("#tabs a").all():
+        tab.click()
+        assert page.evaluate("document.documentElement.scrollWidth") <= 320, tab.inner_text()
+
+
+def test_twenty_thousand_points_follow_the_pointer(open_page, tmp_path):
+    count, random = 20_000, np.random.default_rng(0)
+    data = {
+        "x": random.integers(0, 4000, count).tolist(),
+        "y": random.integers(0, 4000, count).tolist(),
+        "label": random.integers(0, 1000, count).tolist(),
+        "classes": [f"class {number}" for number in range(1000)],
+        "keys": [f"image {number}" for number in range(count)],
+        "wrong": list(range(0, count, 3)),
+        "pictured": [],
+        "side": 32,
+        "columns": 32,
+        "on_sheet": 1024,
+    }
+    drawn = Map("many", "20,000 images", "Map of many", data, [])
+    page = replace(pages.put_together([saved(tmp_path, record())], Thumbnails()), maps=[drawn])
+    text = rendering.render(
+        "page.html.j2", scripts=writing.SCRIPTS, page=page, kept={}, words=[], shapes=list(writing.SHAPES)
+    )
+    (tmp_path / "many.html").write_text(text, encoding="utf-8")
+    opened = open_page((tmp_path / "many.html").as_uri())
+    opened.click("#tab-map")
+    milliseconds = opened.evaluate(
+        """() => {
+            const canvas = document.querySelector('.stage > canvas');
+            const box = canvas.getBoundingClientRect();
+            const taken = [...Array(30).keys()].map((step) => {
+                const place = { clientX: box.left + 150 + step * 10, clientY: box.top + 100 + step * 5 };
+                const before = performance.now();
+                canvas.dispatchEvent(new PointerEvent('pointermove', { ...place, bubbles: true }));
+                return performance.now() - before;
+            });
+            return taken.sort((a, b) => a - b)[15];
+        }"""
+    )
+    # A few on any machine; 50 would be felt.
+    assert milliseconds < 50
+    assert opened.locator(".card p").inner_text().endswith("(no picture)")

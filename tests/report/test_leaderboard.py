@@ -233,3 +233,30 @@ def test_a_hundred_results_of_many_columns_make_one_table(tmp_path):
     board = leaderboard.board(found(tmp_path, *results), [])
     assert (len(board.lines), len(board.columns)) == (100, 20)
     assert [line.model for line in board.lines[:2]] == ["model-99", "model-98"]
+
+
+def test_what_was_judged_by_its_head_stands_in_the_line_of_the_same_model(tmp_path):
+    trunk = of("a", top1(60.0), branch="teacher")
+    head = record(
+        Score(metric="rankme", value=12.0),
+        model="a",
+        branch="teacher",
+        layer="projection",
+        weights_sha256="f" * 64,
+        protocol="labelfree",
+        variant="rankme",
+    )
+    for results in ((trunk, head), (head, trunk)):
+        (line,) = leaderboard.board(found(tmp_path, *results), []).lines
+        assert line.told == "teacher, aaaaaaaa, with its head ffffffff"
+        assert sorted(cell.value for cell in line.cells.values()) == [12.0, 60.0]
+    # Of two trunks of one name, nobody knows whose head it is.
+    again = record(top1(70.0), model="a", branch="teacher", weights_sha256="b" * 64, data={"test": "2" * 64})
+    lines = leaderboard.board(found(tmp_path, again, head, trunk), []).lines
+    assert [line.model for line in lines] == ["a", "a", "a"]
+    # Its projection judged as the trunk was is another number, and no one's to choose between.
+    other = of("a", top1(61.0), branch="teacher", layer="projection")
+    lines = leaderboard.board(
+        found(tmp_path, trunk, other.model_copy(update={"weights_sha256": "e" * 64})), []
+    ).lines
+    assert len(lines) == 2

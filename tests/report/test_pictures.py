@@ -100,6 +100,12 @@ def test_the_main_scores_are_shown():
             Score(metric="top5", value=2.0),
             Score(metric="mean_per_class", value=3.0),
         ),
+        record(
+            Score(metric="map", value=7.0),
+            Score(metric="ap", value=8.0, settings={"class": "cat"}),
+            protocol="voc07",
+            variant="pcl",
+        ),
         record(Score(metric="rankme", value=400.0), protocol="labelfree", variant="rankme"),
         record(
             Score(metric="nmi", value=5.0), Score(metric="ari", value=6.0), protocol="cluster", variant="carp"
@@ -109,6 +115,7 @@ def test_the_main_scores_are_shown():
         ("cluster@carp cifar10: nmi", 5.0),
         ("cluster@carp cifar10: ari", 6.0),
         ("knn@dino cifar10: top1 (k 20, temperature 0.07)", 1.0),
+        ("voc07@pcl cifar10: map", 7.0),
     ]
 
 

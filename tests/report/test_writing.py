@@ -5,6 +5,8 @@ import json
 import re
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -15,6 +17,7 @@ from carp_eval.errors import UsageError
 from carp_eval.evaluation.running import evaluate
 from carp_eval.report import found as founds
 from carp_eval.report import writing
+from carp_eval.report.found import Found
 from carp_eval.report.thumbnails import Thumbnails
 from carp_eval.results import Published, Score
 from tests.report.records import Page, record, saved
@@ -47,7 +50,8 @@ def page(judged):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CARP_HOME", str(judged / "home"))
         patch.chdir(judged)
-        return written(founds.results(), judged / "report.html")
+        # UMAP's plane has no oracle: it is looked at in tests/report/test_plane.py.
+        return written(founds.results(), judged / "report.html", umap=False)
 
 
 def written(found, path, **more):
@@ -275,7 +279,7 @@ def test_what_is_not_at_hand_is_left_out_and_told(judged, tmp_path, monkeypatch)
     assert [e["text"] for e in page.all("h2")] == [
         "Scores", "Surfaces", "Confusions", "Clusters and prototypes", "Origins",
     ]  # fmt: skip
-    assert "not shown: a bank:" in page.all("header")[0]["text"]
+    assert "its bank: not on this machine" in page.all("header")[0]["text"]
 
 
 def test_a_record_alone_makes_a_page(tmp_path):
@@ -320,12 +324,12 @@ def test_a_hundred_results_and_a_thousand_classes_stay_readable(tmp_path):
 def test_too_many_pictures_are_left_out_by_importance(judged, tmp_path, monkeypatch):
     monkeypatch.setenv("CARP_HOME", str(judged / "home"))
     monkeypatch.chdir(judged)
-    whole = written(founds.results(), tmp_path / "whole.html")
+    whole = written(founds.results(), tmp_path / "whole.html", umap=False)
     size = (tmp_path / "whole.html").stat().st_size
     pictures = sum(len(element["attributes"]["href"]) for element in whole.all("image"))
     monkeypatch.setattr(writing, "LIMIT", size - pictures // 4)
     monkeypatch.setattr(writing, "MARGIN", pictures // 4)
-    less = written(founds.results(), tmp_path / "less.html")
+    less = written(founds.results(), tmp_path / "less.html", umap=False)
     kept = {e["attributes"]["id"] for e in less.all("symbol")}
     assert 0 < len(kept) < len(whole.all("symbol"))
     assert re.search(
@@ -379,3 +383,42 @@ def test_a_log_that_is_none_has_no_curves(tmp_path):
         ["2", "loss", "5", "5"],
     ]
     assert "other" not in page.all("main")[0]["text"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "told"),
+    [
+        ({"index": [10**6] * 40}, "number images that test does not have"),
+        ({"index": [-1] * 40}, "number images that test does not have"),
+        ({"label": ["one"] * 40}, "have label of a kind that no evaluation writes"),
+        ({"predicted_k1": [0.5] * 40}, "have predicted_k1 of a kind that no evaluation writes"),
+        ({"right_k1": ["yes"] * 40}, "have right_k1 of a kind that no evaluation writes"),
+        (None, "cannot be read"),
+    ],
+)
+def test_predictions_of_another_kind_are_told_of_and_left_out(judged, tmp_path, monkeypatch, columns, told):
+    monkeypatch.setenv("CARP_HOME", str(judged / "home"))
+    monkeypatch.chdir(judged)
+    found = next(
+        each for each in founds.results() if each.result.protocol == "knn" and len(each.result.scores) > 6
+    )
+    path = tmp_path / found.path.name
+    path.write_bytes(found.path.read_bytes())
+    table = pq.read_table(found.predictions)
+    if columns is None:
+        path.with_suffix(".parquet").write_bytes(b"PAR1")
+    else:
+        changed = {name: table.column(name) for name in table.column_names} | columns
+        pq.write_table(pa.table(changed), path.with_suffix(".parquet"))
+    page = written([Found(path, found.result)], tmp_path / "r.html", umap=False)
+    assert told in page.all("header")[0]["text"]
+    assert "Origins" in [e["text"] for e in page.all("h2")]
+
+
+def test_many_words_of_what_is_missing_do_not_push_the_page_down(tmp_path):
+    damaged = [f"record {number} is damaged" for number in range(20)]
+    page = written([saved(tmp_path, record())], tmp_path / "r.html", unreadable=damaged)
+    (more,) = [e for e in page.all("details") if "more that are not shown" in e["text"]]
+    assert "record 19" in more["text"]
+    assert "record 5" not in more["text"]
+    assert "record 5" in page.all("header")[0]["text"]

@@ -2,20 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import import_module
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
-from torch import Tensor
+from jaxtyping import Int64
 
 from carp_eval.errors import BadImageError, BankError
 from carp_eval.evaluation.assignment import as_text
 from carp_eval.evaluation.job import Bar, no_bar
 from carp_eval.features.bank import Bank
-from carp_eval.report import svg, thumbnails
+from carp_eval.report import plane, svg, thumbnails
 from carp_eval.report.evidence import Evidence, Shelf, newest_of_each
 from carp_eval.report.found import Found
 from carp_eval.report.parts.neighbours import rows_of, spread
@@ -23,8 +20,6 @@ from carp_eval.report.parts.scores import data_of, model_of
 
 # Maps of a page, points of a map, and of all of them.
 MOST, POINTS, POINTS_OF_ALL = 4, 20_000, 40_000
-# Coordinates are whole numbers up to this.
-GRID = 4000
 # Pictures of points: their side, how many stand in a row and on a sheet, and the bytes that all maps may take.
 SIDE, COLUMNS, ON_SHEET = 32, 32, 1024
 LONGEST_KEY = 48
@@ -50,7 +45,13 @@ class Map:
 
 
 def part(
-    found: Sequence[Found], shelf: Shelf, *, points: int = POINTS, bytes_for_pictures: int, bar: Bar = no_bar
+    found: Sequence[Found],
+    shelf: Shelf,
+    *,
+    points: int = POINTS,
+    umap: bool = True,
+    bytes_for_pictures: int,
+    bar: Bar = no_bar,
 ) -> list[Map]:
     """Draw the bank of the scored images for each model and data set that have one at hand.
 
@@ -58,6 +59,7 @@ def part(
         found: The results.
         shelf: Opens banks and images.
         points: Points of a map, at most.
+        umap: Whether by UMAP where it is installed; else by principal components.
         bytes_for_pictures: What the pictures of all maps may take.
         bar: Is told of images read.
     """
@@ -79,47 +81,25 @@ def part(
             continue
         drawn.add(bank.fingerprint.sha256)
         try:
-            maps.append(_map(evidence, bank, points, bytes_for_pictures // len(chosen), bar))
+            maps.append(_map(evidence, bank, points, bytes_for_pictures // len(chosen), bar, umap=umap))
         except BankError as error:
             shelf.missing.append(f"map of {model_of(each.result)}: {error}")
     return maps
 
 
-def principal(rows: Float[Tensor, "row dim"]) -> tuple[Float[Tensor, "row axis"], float]:
-    """Project rows onto the two directions along which they vary most.
-
-    Args:
-        rows: Two or more of them.
-
-    Returns:
-        The coordinates, each axis turned so that its largest is positive, and the share of the variance on both axes.
-    """
-    centred = rows.double() - rows.double().mean(dim=0)
-    values, vectors = torch.linalg.eigh(centred.T @ centred)
-    kept = vectors[:, -2:].flip(1)
-    placed = centred @ kept
-    turned = placed.gather(0, placed.abs().argmax(dim=0, keepdim=True)).sign()
-    total = float(values.clamp(min=0).sum())
-    share = float(values[-2:].clamp(min=0).sum()) / total if total > 0 else 0.0
-    return (placed * turned.where(turned != 0, 1)).float(), share
-
-
-def _map(evidence: Evidence, bank: Bank, points: int, size: int, bar: Bar) -> Map:
+def _map(evidence: Evidence, bank: Bank, points: int, size: int, bar: Bar, *, umap: bool) -> Map:
     result = evidence.found.result
     rows = spread(np.arange(len(bank)), points)
-    placed, how = _placed(rows_of(bank, rows), seed=result.seed)
+    laid = plane.draw(rows_of(bank, rows), umap=umap and plane.umap_is_there(), seed=result.seed)
     labels = bank.labels[torch.tensor(rows)].numpy()
     classes = np.unique(labels)
     wrong = _wrong(evidence, bank.index[torch.tensor(rows)].numpy())
-    low, high = placed.min(dim=0).values, placed.max(dim=0).values
-    span = float((high - low).max()) or 1.0
-    cells = ((placed - (low + high) / 2) / span * GRID + GRID / 2).round().int()
     sheets, pictured = _sheets(evidence, bank, rows, size, bar)
     of_all = f"{len(rows):,} of {len(bank):,} images" if len(rows) < len(bank) else f"{len(bank):,} images"
     title = f"{model_of(result)} on {data_of(result)}"
     data = {
-        "x": cells[:, 0].tolist(),
-        "y": cells[:, 1].tolist(),
+        "x": laid.cells[:, 0].tolist(),
+        "y": laid.cells[:, 1].tolist(),
         "label": np.searchsorted(classes, labels).tolist(),
         "classes": [svg.plain(evidence.name_of(int(label))) for label in classes],
         "keys": [svg.plain(as_text(bank.keys[row]))[-LONGEST_KEY:] for row in rows],
@@ -131,20 +111,11 @@ def _map(evidence: Evidence, bank: Bank, points: int, size: int, bar: Bar) -> Ma
     }
     return Map(
         title=title,
-        how=f"{of_all} of {bank.record.split}, {how}",
+        how=f"{of_all} of {bank.record.split}, {laid.how}",
         label=f"Map of {title}: {of_all} in {len(classes)} classes. The arrow keys move from image to image",
         data=data,
         sheets=sheets,
     )
-
-
-def _placed(rows: Float[Tensor, "row dim"], *, seed: int) -> tuple[Float[Tensor, "row axis"], str]:
-    if len(rows) > 20 and find_spec("umap") is not None:
-        umap: Any = import_module("umap")
-        fitted = umap.UMAP(n_components=2, metric="cosine", random_state=seed).fit_transform(rows.numpy())
-        return torch.from_numpy(np.asarray(fitted, dtype=np.float32)), "by UMAP"
-    placed, share = principal(rows)
-    return placed, f"on their two principal components, which hold {share:.0%} of the variance"
 
 
 def _wrong(evidence: Evidence, numbers: Int64[np.ndarray, " row"]) -> list[int]:

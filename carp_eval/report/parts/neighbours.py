@@ -20,6 +20,7 @@ from carp_eval.report.thumbnails import Shown, Thumbnails
 # Lists of a page, queries of a list, half of them wrong where there are so many, and neighbours of a query.
 MOST, QUERIES, NEIGHBOURS = 6, 16, 8
 IMPORTANCE_QUERY, IMPORTANCE = 100, 90
+LEGEND = "images and their neighbours, the nearest first; ✓ of the same class, ✗ of another"
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,9 @@ def part(found: Sequence[Found], shelf: Shelf, thumbnails: Thumbnails) -> list[N
 
     def at_hand(each: Found) -> bool:
         evidence = shelf.evidence(each)
-        return evidence.is_classified and evidence.bank is not None and evidence.query_bank is not None
+        if not evidence.is_classified or evidence.bank is None or evidence.query_bank is None:
+            return False
+        return evidence.best_answers is not None
 
     ordered = sorted(found, key=lambda each: each.result.protocol != "knn")
     for each in newest_of_each(ordered, fits=at_hand, most=MOST):
@@ -216,7 +219,7 @@ def _asked(
                 int(bank.index[place]),
                 alt=f"neighbour {len(shown) + 1}, {'right' if same else 'wrong'}: {name}, {as_text(bank.keys[place])}, "
                 f"similarity {similarity:.3f}",
-                caption=f"{name} {similarity:.2f}",
+                caption=f"{name} {similarity:.3f}",
                 mark="right" if same else "wrong",
                 importance=IMPORTANCE,
             )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from carp_eval.report import alike
 from carp_eval.report.found import Found
 from carp_eval.report.parts.scores import data_of, model_of
 
@@ -68,22 +69,25 @@ def _origin(number: int, each: Found) -> Origin:
         protocol=protocol,
         title=f"{protocol}: {model_of(result)} on {data_of(result)}",
         finished=result.finished,
-        command=_command(result.command),
+        command=_command(each),
         facts={name: value for name, value in facts.items() if value},
         card=json.dumps(result.card, indent=1, ensure_ascii=False),
         notes=result.notes,
     )
 
 
-def _command(recorded: str) -> str:
-    """Return a command as it is typed: the program by its name, not where it was installed."""
+def _command(found: Found) -> str:
+    """Return a command as it is typed: the program by its name, and the model, where it was the last run then."""
+    recorded = found.result.command
     try:
         words = shlex.split(recorded)
     except ValueError:
         return recorded
     if not words or Path(words[0]).name not in ("carp", "carp.exe"):
         return recorded
-    return shlex.join(["carp", *words[1:]])
+    names_model = any(word in ("-m", "--model") or word.startswith("--model=") for word in words)
+    model = [] if names_model or words[1:2] != ["eval"] else ["-m", alike.spelling(found)]
+    return shlex.join(["carp", *words[1:], *model])
 
 
 def _pairs(values: Mapping[str, Any]) -> str:

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Float64
 
 from carp_eval.cards import kinds
 from carp_eval.cards.copydays import CopyDetectionCard
-from carp_eval.checkpoints import runs
 from carp_eval.checkpoints.opening import open_model
 from carp_eval.data.images import Images
 from carp_eval.errors import BankError, CarpError
@@ -27,17 +27,23 @@ IMPORTANCE = 85
 
 @dataclass(frozen=True)
 class Retrieved:
-    """Queries of class retrieval.
+    """Queries of a retrieval.
 
     Attributes:
         title: Model and data set.
         asked: The worst queries, then the best.
         pictures: Whether there are any.
+        kind: What was retrieved.
+        how: How the queries were chosen.
+        legend: What the marks mean.
     """
 
     title: str
     asked: list[Asked]
     pictures: bool
+    kind: str = "Class retrieval"
+    how: str = "The queries that least was found for, then those that most was found for."
+    legend: str = neighbours.LEGEND
 
 
 @dataclass(frozen=True)
@@ -81,10 +87,7 @@ def retrieved(found: Sequence[Found], shelf: Shelf, thumbnails: Thumbnails) -> l
     for each in newest_of_each(list(found), fits=at_hand, most=MOST):
         evidence = shelf.evidence(each)
         precision = evidence.columns["average_precision"].astype(np.float64)
-        judged = np.flatnonzero(~np.isnan(precision))
-        order = judged[np.argsort(precision[judged], kind="stable")]
-        half = min(QUERIES // 2, len(order) // 2)
-        chosen = [*order[:half].tolist(), *order[::-1][: QUERIES - half].tolist()] if half else order.tolist()
+        chosen = worst_and_best(precision, QUERIES)
         told = [f"average precision {precision[row]:.1%}" for row in chosen]
         try:
             asked = neighbours.ask(evidence, chosen, told, thumbnails)
@@ -94,6 +97,20 @@ def retrieved(found: Sequence[Found], shelf: Shelf, thumbnails: Thumbnails) -> l
         title = f"{model_of(each.result)} on {data_of(each.result)}"
         shown.append(Retrieved(title, asked, evidence.queries is not None))
     return shown
+
+
+def worst_and_best(precision: Float64[np.ndarray, " query"], most: int) -> list[int]:
+    """Return the queries of the lowest precision, then those of the highest, the extremes first; none twice.
+
+    Args:
+        precision: Of each query; NaN where it has nothing to be found.
+        most: So many at most.
+    """
+    judged = np.flatnonzero(~np.isnan(precision))
+    order = judged[np.argsort(precision[judged], kind="stable")].tolist()
+    most = min(most, len(order))
+    half = most // 2
+    return order[:half] + order[::-1][: most - half]
 
 
 def copied(
@@ -146,15 +163,12 @@ def _images(
     evidence: Evidence, shelf: Shelf, settings: Settings
 ) -> tuple[Images, Images, Images | None] | None:
     """Return originals, copies and distractors: copies are made again as the protocol made them."""
-    each, result = evidence.found, evidence.found.result
-    run = each.path.parent.parent
-    if not (run / runs.LAST).is_file():
-        shelf.missing.append(f"copies of {model_of(result)}: its run is not beside its results")
-        return None
+    result = evidence.found.result
     try:
         card = kinds.KINDS["copydays"](result.card).model_validate(result.card)
         assert isinstance(card, CopyDetectionCard)
-        job = Job(card, open_model(str(run)), result.dataset, settings=settings, seed=result.seed)
+        # Copies are the data's and the seed's, whatever model they were shown to.
+        job = Job(card, open_model("pixels:digits"), result.dataset, settings=settings, seed=result.seed)
         searched = copies.searched(job, card)
     except (CarpError, ValueError) as error:
         shelf.missing.append(f"copies of {model_of(result)}: {str(error).splitlines()[0]}")

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from carp_eval.report import svg
-from carp_eval.report.chosen import NO_SHARES
+from carp_eval.report.chosen import NO_SHARES, is_surface
 from carp_eval.report.found import Found, main_scores
-from carp_eval.report.parts import surfaces
 from carp_eval.results import Published, Result, Score
 
 WIDTH, HEIGHT = 230.0, 26.0
@@ -75,9 +74,9 @@ def part(found: Sequence[Found]) -> Scores | None:
         (number, each.result, score)
         for number, each in enumerate(found)
         for score in each.result.scores
-        if math.isfinite(score.value) and not surfaces.is_surface(each.result)
+        if math.isfinite(score.value) and not is_surface(each.result.scores)
     ]
-    on_maps = sum(len(each.result.scores) for each in found if surfaces.is_surface(each.result))
+    on_maps = sum(len(each.result.scores) for each in found if is_surface(each.result.scores))
     scales: dict[tuple[str, str], tuple[float, float]] = {}
     for _, result, score in shown:
         key = _scale_of(result, score)

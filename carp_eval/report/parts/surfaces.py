@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from carp_eval.report import svg
+from carp_eval.report.chosen import is_surface
 from carp_eval.report.found import Found
 from carp_eval.results import Result, Score
 
@@ -30,16 +31,11 @@ class Surface:
     best: str
 
 
-def is_surface(result: Result) -> bool:
-    """Tell whether a result has scores of several numbers of neighbours at several temperatures."""
-    return bool(result.scores) and all(
-        score.settings.keys() == {"k", "temperature"} for score in result.scores
-    )
-
-
 def part(found: Sequence[Found]) -> list[Surface]:
     """Draw every result that is a surface."""
-    return [_surface(number, each.result) for number, each in enumerate(found) if is_surface(each.result)]
+    return [
+        _surface(number, each.result) for number, each in enumerate(found) if is_surface(each.result.scores)
+    ]
 
 
 def _surface(number: int, result: Result) -> Surface:

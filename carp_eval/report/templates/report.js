@@ -77,83 +77,19 @@
     filter();
   }
 
-  // Maps: all points are drawn once onto a canvas behind, which is copied when the pointer moves.
-  const dark = window.matchMedia("(prefers-color-scheme: dark)");
+  // Maps, which say what is pointed at.
   for (const place of document.querySelectorAll(".map")) {
     const { data, sheets, shapes } = JSON.parse(document.getElementById(place.dataset.map).textContent);
-    const canvas = place.querySelector(".stage > canvas");
     const close = place.querySelector("canvas.close");
     const words = place.querySelector(".card p");
     const form = place.querySelector("form");
-    const paths = shapes.map((shape) => new Path2D(shape));
     const pictures = sheets.map((address) => { const image = new Image(); image.src = address; return image; });
     const field = new Map(data.pictured.map((point, number) => [point, number]));
     const wrong = new Set(data.wrong);
-    const count = data.x.length;
-    const grid = 4000;
-    const behind = document.createElement("canvas");
-    const view = { scale: 1, x: grid / 2, y: grid / 2 };
-    let chosen = -1;
-    let stale = true;
-    let asked = false;
-    const side = () => Math.min(canvas.width, canvas.height) * 0.94 * view.scale / grid;
-    const across = (point) => (data.x[point] - view.x) * side() + canvas.width / 2;
-    const down = (point) => canvas.height / 2 - (data.y[point] - view.y) * side();
     // Asked of each point: the form is read when it changes, not then.
     let only = { label: -1, wrong: false };
     const visible = (point) => (only.label < 0 || only.label === data.label[point]) && (!only.wrong || wrong.has(point));
-    const paint = () => {
-      behind.width = canvas.width;
-      behind.height = canvas.height;
-      const pen = behind.getContext("2d");
-      const style = getComputedStyle(document.documentElement);
-      const hues = Array.from({ length: 8 }, (_, hue) => style.getPropertyValue(`--hue${hue}`).trim());
-      const size = (count > 5000 ? 0.45 : 0.7) * Math.min(2, Math.sqrt(view.scale));
-      // Copying a small picture of a mark is much faster than filling its outline anew.
-      const reach = Math.ceil(6 * size);
-      const stamps = data.classes.slice(0, 40).map((_, label) => {
-        const stamp = document.createElement("canvas");
-        stamp.width = 2 * reach;
-        stamp.height = 2 * reach;
-        const ink = stamp.getContext("2d");
-        ink.setTransform(size, 0, 0, size, reach, reach);
-        ink.fillStyle = hues[label % 8];
-        ink.fill(paths[label % paths.length]);
-        return stamp;
-      });
-      for (const faint of [true, false]) {
-        pen.globalAlpha = faint ? 0.08 : 0.75;
-        for (let point = 0; point < count; point += 1) {
-          if (visible(point) === faint) continue;
-          const x = across(point);
-          const y = down(point);
-          if (x < -5 || y < -5 || x > canvas.width + 5 || y > canvas.height + 5) continue;
-          pen.drawImage(stamps[data.label[point] % 40], x - reach, y - reach);
-        }
-      }
-      stale = false;
-    };
-    const draw = () => {
-      asked = false;
-      if (canvas.offsetParent === null) return;
-      if (stale) paint();
-      const pen = canvas.getContext("2d");
-      pen.clearRect(0, 0, canvas.width, canvas.height);
-      pen.drawImage(behind, 0, 0);
-      if (chosen < 0) return;
-      pen.strokeStyle = getComputedStyle(canvas).color;
-      pen.lineWidth = 2;
-      pen.beginPath();
-      pen.arc(across(chosen), down(chosen), 8, 0, 7);
-      pen.stroke();
-    };
-    const redraw = (all) => {
-      stale = stale || all;
-      if (!asked) { asked = true; requestAnimationFrame(draw); }
-    };
-    const tell = (point) => {
-      if (point === chosen) return;
-      chosen = point;
+    const told = (point) => {
       const pen = close.getContext("2d");
       pen.clearRect(0, 0, close.width, close.height);
       if (point >= 0) {
@@ -169,81 +105,18 @@
         const answered = wrong.size ? (wrong.has(point) ? ", answered wrong ✗" : ", answered right ✓") : "";
         words.textContent = `${data.classes[data.label[point]]}${answered}: ${data.keys[point]}${number === undefined ? " (no picture)" : ""}`;
       } else {
-        words.textContent = "";
+        words.textContent = "No image is pointed at.";
       }
-      redraw(false);
     };
-    const nearest = (x, y, reach, fits) => {
-      let best = -1;
-      let least = reach * reach;
-      for (let point = 0; point < count; point += 1) {
-        const dx = across(point) - x;
-        const dy = down(point) - y;
-        const distance = dx * dx + dy * dy;
-        if (distance < least && visible(point) && (fits === undefined || fits(dx, dy, point))) { best = point; least = distance; }
-      }
-      return best;
-    };
-    const at = (event) => {
-      const box = canvas.getBoundingClientRect();
-      return [(event.clientX - box.left) * canvas.width / box.width, (event.clientY - box.top) * canvas.height / box.height];
-    };
-    const zoom = (factor, x, y) => {
-      const scale = Math.max(1, Math.min(60, view.scale * factor));
-      const [dx, dy] = [x - canvas.width / 2, canvas.height / 2 - y];
-      const before = side();
-      view.scale = scale;
-      view.x += dx / before - dx / side();
-      view.y += dy / before - dy / side();
-      redraw(true);
-    };
-    let held = null;
-    canvas.addEventListener("pointerdown", (event) => {
-      held = at(event);
-      canvas.setPointerCapture(event.pointerId);
-      canvas.focus();
-    });
-    canvas.addEventListener("pointerup", () => { held = null; });
-    canvas.addEventListener("pointermove", (event) => {
-      const [x, y] = at(event);
-      if (held !== null) {
-        view.x -= (x - held[0]) / side();
-        view.y += (y - held[1]) / side();
-        held = [x, y];
-        redraw(true);
-      } else {
-        tell(nearest(x, y, 14));
-      }
-    });
-    canvas.addEventListener("wheel", (event) => {
-      // Whoever only scrolls past must not be held up.
-      if (document.activeElement !== canvas) return;
-      event.preventDefault();
-      zoom(event.deltaY < 0 ? 1.25 : 0.8, ...at(event));
-    }, { passive: false });
-    canvas.addEventListener("keydown", (event) => {
-      const way = { ArrowRight: [1, 0], ArrowLeft: [-1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
-      const middle = [canvas.width / 2, canvas.height / 2];
-      if (way !== undefined) {
-        event.preventDefault();
-        if (chosen < 0) { tell(nearest(...middle, 1e9)); return; }
-        const along = (dx, dy, point) => point !== chosen && dx * way[0] + dy * way[1] > Math.abs(dx * way[1]) + Math.abs(dy * way[0]);
-        const next = nearest(across(chosen), down(chosen), 1e9, along);
-        if (next >= 0) tell(next);
-      }
-      if (event.key === "+" || event.key === "=") zoom(1.25, ...middle);
-      if (event.key === "-") zoom(0.8, ...middle);
-      if (event.key === "0") { Object.assign(view, { scale: 1, x: grid / 2, y: grid / 2 }); redraw(true); }
-    });
+    const map = pointMap(place.querySelector(".stage > canvas"), data, shapes, { visible, told });
     form.addEventListener("input", () => {
       const label = form.elements.class.value;
       only = { label: label === "" ? -1 : Number(label), wrong: form.elements.wrong?.checked ?? false };
-      redraw(true);
+      map.redraw(true);
     });
     form.addEventListener("submit", (event) => event.preventDefault());
-    dark.addEventListener("change", () => redraw(true));
     const panel = place.closest(".panel");
-    drawers.set(panel, [...(drawers.get(panel) || []), draw]);
+    drawers.set(panel, [...(drawers.get(panel) || []), map.draw]);
     form.hidden = false;
   }
 

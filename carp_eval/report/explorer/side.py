@@ -1,0 +1,259 @@
+"""One of the models that are looked at: all that the page asks of it, in plain values."""
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float32
+from PIL import Image
+from torch import Tensor
+
+from carp_eval.errors import BankError, CarpError
+from carp_eval.features.neighbours import Neighbours
+from carp_eval.features.rows import unit_rows
+from carp_eval.report import plane as planes
+from carp_eval.report.explorer import votes
+from carp_eval.report.explorer.choosing import Chosen
+from carp_eval.report.explorer.embedding import embedder_of
+from carp_eval.report.explorer.exhibit import Exhibit
+from carp_eval.report.explorer.nearest_prototype import prototypes_of
+from carp_eval.report.explorer.searching import Answer, Searcher
+from carp_eval.report.explorer.votes import Votes
+from carp_eval.report.parts.neighbours import rows_of, spread
+from carp_eval.report.plane import Plane
+from carp_eval.report.svg import plain
+
+# Points of a map.
+POINTS = 20_000
+
+
+class Side:
+    """A bank, its search, its map and its model.
+
+    Attributes:
+        exhibit: The bank and its images.
+        searcher: What searches it.
+        votes: What its images' neighbours take them for.
+    """
+
+    def __init__(
+        self,
+        chosen: Chosen,
+        exhibit: Exhibit,
+        *,
+        umap: bool = False,
+        points: int = POINTS,
+        device: str | None = None,
+        home: Path | None = None,
+        approximate: bool = True,
+        memory: int | None = None,
+    ) -> None:
+        """Open everything but the map and the votes, which are made when they are asked for.
+
+        Args:
+            chosen: The bank and its model.
+            exhibit: The bank and its images.
+            umap: Whether the map is drawn by UMAP.
+            points: Points of the map, and images whose neighbours vote, at most.
+            device: Where the model runs.
+            home: Folder that holds banks.
+            approximate: Whether a bank's index is used, where it has one.
+            memory: Bytes that a search may take; None is a quarter of this machine's.
+
+        Raises:
+            UsageError: If the device cannot be used.
+        """
+        bank, model = chosen.bank, chosen.model
+        self.exhibit = exhibit
+        self.searcher = Searcher(bank, memory=memory, approximate=approximate)
+        self.votes = Votes(exhibit, self.searcher, most=points)
+        self._umap, self._points = umap, points
+        self._embed, self._closed = (
+            (None, chosen.closed) if model is None else embedder_of(bank, model, device=device)
+        )
+        self._prototypes = None if model is None else prototypes_of(bank, model, device=device, home=home)
+
+    def describe(self) -> dict[str, Any]:
+        """Say what it is, and what can be done with it."""
+        bank, record = self.exhibit.bank, self.exhibit.bank.record
+        told = bank.fingerprint
+        return {
+            "model": plain(record.model),
+            "branch": told.branch,
+            "layer": plain(told.layer),
+            "rows": len(bank),
+            "dim": bank.dim,
+            "search": self.searcher.kind,
+            "closed": plain(self._closed),
+            "missing": plain(self.exhibit.missing),
+            "prototypes": self._prototypes is not None,
+        }
+
+    def of_image(self, number: int, *, k: int) -> dict[str, Any]:
+        """Answer what is nearest to one of the bank's own images, itself left out.
+
+        Args:
+            number: Of the image in the split.
+            k: Neighbours to show.
+
+        Raises:
+            UsageError: If the bank has no such image.
+            BankError: If the bank is damaged.
+        """
+        exhibit = self.exhibit
+        row = exhibit.row_of(number)
+        if len(exhibit.bank) < 2:
+            raise BankError("this bank has a single image, which has no neighbours")
+        answer = self.searcher.others([row], k=max(k, votes.K))
+        label = int(exhibit.labels[row])
+        told = self._told(answer, label=label, k=k)
+        told["query"] = {**self._image(row), "class": exhibit.name_of(label)}
+        told["place"] = self._place_of(row)
+        told["prototype"] = self._prototype(None, number)
+        return told
+
+    def of_picture(self, image: Image.Image, *, k: int) -> dict[str, Any]:
+        """Answer what is nearest to an image that may be in no bank.
+
+        Args:
+            image: The image.
+            k: Neighbours to show.
+
+        Raises:
+            BankError: If the model cannot be opened, or the bank is damaged.
+            BadImageError: If the image cannot be prepared.
+        """
+        if self._embed is None:
+            raise BankError(f"other images cannot be embedded: {self._closed}")
+        features = self._embed(image)
+        answer = self.searcher.near(features, k=max(k, votes.K))
+        told = self._told(answer, label=votes.UNKNOWN, k=k)
+        told["query"] = None
+        told["place"] = self._place_near(features, answer.near)
+        told["prototype"] = self._prototype(image, None)
+        return told
+
+    def map(self) -> dict[str, Any]:
+        """Return the map's points: places, classes, images, keys."""
+        exhibit, rows = self.exhibit, self._rows
+        count = len(exhibit.bank)
+        of_all = f"{len(rows):,} of {count:,} images" if len(rows) < count else f"{count:,} images"
+        if self._plane is None:
+            return {"x": [], "y": [], "label": [], "image": [], "key": [], "how": "there are too few images"}
+        return {
+            "x": self._plane.cells[:, 0].tolist(),
+            "y": self._plane.cells[:, 1].tolist(),
+            "label": exhibit.labels[rows].tolist(),
+            "image": exhibit.numbers[rows].tolist(),
+            "key": [exhibit.key(row) for row in rows],
+            "how": f"{of_all}, {self._plane.how}",
+        }
+
+    def judged(self) -> dict[str, Any]:
+        """Return the images that their neighbours take for another class, and those they take for their own."""
+        exhibit, predicted = self.exhibit, self.votes.predicted
+        counted, right = predicted >= 0, predicted == exhibit.labels
+        return {
+            "wrong": exhibit.numbers[counted & ~right].tolist(),
+            "right": exhibit.numbers[counted & right].tolist(),
+        }
+
+    def _told(self, answer: Answer, *, label: int, k: int) -> dict[str, Any]:
+        exhibit = self.exhibit
+        near = answer.near
+        found = near.indices[0]
+        labels = torch.from_numpy(exhibit.labels)[found]
+        counted = votes.K
+        chosen, share = votes.vote(
+            near.similarities[:, :counted], labels[None, :counted], classes=len(exhibit.class_names)
+        )
+        taken = int(chosen[0])
+        shown = [
+            {
+                **self._image(row),
+                "class": exhibit.name_of(int(exhibit.labels[row])),
+                "similarity": similarity,
+                "same": None if label < 0 else bool(exhibit.labels[row] == label),
+            }
+            for row, similarity in zip(found[:k].tolist(), near.similarities[0, :k].tolist(), strict=True)
+        ]
+        return {
+            "neighbours": shown,
+            "vote": None
+            if taken < 0
+            else {
+                "class": exhibit.name_of(taken),
+                "label": taken,
+                "share": float(share[0]),
+                "voters": min(counted, len(found)),
+                "right": None if label < 0 else taken == label,
+            },
+            "search": {"kind": self.searcher.kind, "milliseconds": answer.milliseconds},
+        }
+
+    def _image(self, row: int) -> dict[str, Any]:
+        exhibit = self.exhibit
+        return {
+            "image": int(exhibit.numbers[row]),
+            "key": exhibit.key(row),
+            "label": int(exhibit.labels[row]),
+        }
+
+    def _prototype(self, image: Image.Image | None, number: int | None) -> dict[str, Any] | None:
+        """Say which prototype is nearest; what stands in the way is a word, not the end of the answer."""
+        if self._prototypes is None:
+            return None
+        try:
+            if image is None:
+                assert number is not None
+                image = self.exhibit.image(number)
+            return self._prototypes.of(image)
+        except CarpError as error:
+            return {"missing": plain(str(error).partition("\n")[0])}
+
+    @cached_property
+    def _rows(self) -> list[int]:
+        return spread(np.arange(len(self.exhibit.bank)), self._points)
+
+    @cached_property
+    def _plane(self) -> Plane | None:
+        if len(self._rows) < 3:
+            return None
+        return planes.draw(rows_of(self.exhibit.bank, self._rows), umap=self._umap)
+
+    @cached_property
+    def _point_of(self) -> dict[int, int]:
+        return {row: point for point, row in enumerate(self._rows)}
+
+    def _place_of(self, row: int) -> dict[str, Any] | None:
+        if self._plane is None:
+            return None
+        point = self._point_of.get(row)
+        if point is None:
+            near = self.searcher.near(rows_of(self.exhibit.bank, [row]), k=votes.K + 1).near
+            return self._place_near(rows_of(self.exhibit.bank, [row]), near)
+        x, y = self._plane.cells[point].tolist()
+        return {"x": x, "y": y, "how": ""}
+
+    def _place_near(self, features: Float32[Tensor, "1 dim"], near: Neighbours) -> dict[str, Any] | None:
+        """Place what the map was not made of: by projection, else in the midst of its neighbours on the map."""
+        if self._plane is None:
+            return None
+        cell = self._plane.place(unit_rows([features]))
+        if cell is not None:
+            x, y = cell[0].tolist()
+            return {"x": x, "y": y, "how": "projected onto the map's axes"}
+        there = [
+            (self._plane.cells[self._point_of[row]].float(), max(0.0, similarity))
+            for row, similarity in zip(near.indices[0].tolist(), near.similarities[0].tolist(), strict=True)
+            if row in self._point_of
+        ]
+        total = sum(weight for _, weight in there)
+        if total <= 0:
+            return None
+        x, y = (
+            sum((cell * weight for cell, weight in there), torch.zeros(2)).div(total).round().int().tolist()
+        )
+        return {"x": x, "y": y, "how": "at the mean of its neighbours, weighted by similarity"}
