@@ -47,7 +47,7 @@ lowest: .venv/lowest
 	  tests/checkpoints tests/commands
 
 docs: .venv/installed-dev
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 # Debian's package where we may install it, as in CI; else a browser of playwright's own.
 browser: .venv/installed-dev

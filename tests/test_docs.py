@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1]
 
 def test_the_card_of_the_guide_is_one(tmp_path):
     guide = (ROOT / "docs" / "protocol-cards.md").read_text()
-    (written,) = re.findall(r"```toml\n(.*?)```", guide, flags=re.DOTALL)
+    (written,) = re.findall(r"```toml[^\n]*\n(.*?)```", guide, flags=re.DOTALL)
     (name,) = re.findall(r"carp eval knn --variant (\S+)", guide)[:1]
     (tmp_path / name).write_text(written)
     card = loading.protocol_card("knn", str(tmp_path / name))
