@@ -31,6 +31,7 @@ from carp_eval.evaluation.job import Settings
 from carp_eval.features import extraction, forward
 from carp_eval.features.bank import Bank, Dtype, Precision
 from carp_eval.features.extraction import Progress
+from carp_eval.features.views import PLAIN, Views, seen
 from carp_eval.models.model import Model
 from carp_eval.results import Result
 
@@ -69,6 +70,7 @@ def extract(
     preprocessing: str = ...,
     dtype: Dtype = ...,
     precision: Precision = ...,
+    views: Views = ...,
     batch_size: int = ...,
     num_workers: int | None = ...,
     device: str | None = ...,
@@ -86,6 +88,7 @@ def extract(
     *,
     preprocessing: str = ...,
     precision: Precision = ...,
+    views: Views = ...,
     batch_size: int = ...,
     num_workers: int | None = ...,
     device: str | None = ...,
@@ -101,6 +104,7 @@ def extract(
     preprocessing: str = "knn@dino",
     dtype: Dtype = "float16",
     precision: Precision = "float32",
+    views: Views = PLAIN,
     batch_size: int = 64,
     num_workers: int | None = None,
     device: str | None = None,
@@ -121,6 +125,7 @@ def extract(
         preprocessing: The protocol card whose resize and crop are used.
         dtype: How a bank stores features; a tensor is float32 always.
         precision: `bf16` runs the network in bfloat16 autocast.
+        views: How each image is seen: `features.views.Views(flip=True, scales=(1.0, 1.4))` gives the mean over four.
         batch_size: Images in a forward pass.
         num_workers: Processes that load images; None is from the cores.
         device: A torch device; None takes a GPU if there is one.
@@ -145,6 +150,7 @@ def extract(
             prepared,
             dtype=dtype,
             precision=precision,
+            views=views,
             batch_size=batch_size if prepared.gives_one_size else 1,
             num_workers=num_workers,
             device=device,
@@ -155,7 +161,7 @@ def extract(
     if skip_bad:
         raise UsageError("of a list of images none is skipped: each has its row. Leave skip_bad out")
     return _features(
-        opened,
+        seen(opened, views),
         GivenImages(images),
         prepared,
         precision=precision,

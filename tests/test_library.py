@@ -62,6 +62,7 @@ def test_the_public_names_and_what_they_take_stay():
             "preprocessing",
             "dtype",
             "precision",
+            "views",
             "batch_size",
             "num_workers",
             "device",

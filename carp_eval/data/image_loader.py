@@ -14,14 +14,18 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
+from carp_eval.data import stopwatch
 from carp_eval.data.decoding import decode
 from carp_eval.data.images import Images
 from carp_eval.data.skipping import SkippedImage, SkippedImages
+from carp_eval.data.stopwatch import Laps, Spent
 from carp_eval.errors import BadImageError, CarpError, DataError
 
 MOST_WORKERS = 16
 # Fewer images than this are done before workers have started.
 FEWEST_FOR_WORKERS = 256
+# Of workers that stand back: a tenth of the share of a process that has none.
+NICENESS = 10
 
 
 class Request(NamedTuple):
@@ -46,12 +50,14 @@ class Prepared(NamedTuple):
         numbers: The images that are in it.
         bad: Those that could not be read.
         failure: An error that ends the loading.
+        laps: What reading, decoding and transforming them took; None where nobody asked.
     """
 
     tensors: list[Tensor]
     numbers: Int64[Tensor, " image"]
     bad: list[SkippedImage]
     failure: CarpError | None = None
+    laps: Laps | None = None
 
 
 # Makes tensors of one image, given its number in the split and the epoch.
@@ -83,6 +89,8 @@ class ImageLoader:
         skip_bad: SkippedImages | None = None,
         replace_bad: bool = False,
         pin_memory: bool = False,
+        timed: bool = False,
+        stand_back: bool = False,
     ) -> None:
         """Make ready; workers start with the first batch.
 
@@ -93,8 +101,11 @@ class ImageLoader:
             skip_bad: Collects images that cannot be read; without it the first one is an error.
             replace_bad: Whether the next readable image takes a bad one's place, so that batches stay full.
             pin_memory: Whether batches lie in memory from which a GPU copies fast.
+            timed: Whether batches tell what they took.
+            stand_back: Whether workers leave the cores to this process while it computes on them.
         """
-        self._worker = _Worker(images, prepare, replace_bad=replace_bad and skip_bad is not None)
+        self._worker = _Worker(images, prepare, replace_bad=replace_bad and skip_bad is not None, timed=timed)
+        self._stand_back = stand_back
         self._num_workers = default_workers(images) if num_workers is None else num_workers
         self._pin_memory = pin_memory
         self._skip_bad = skip_bad
@@ -149,7 +160,7 @@ class ImageLoader:
                 num_workers=self._num_workers,
                 collate_fn=_as_it_is,
                 pin_memory=self._pin_memory,
-                worker_init_fn=_leave_signals_to_parent if self._num_workers else None,
+                worker_init_fn=_BehindParent(stand_back=self._stand_back) if self._num_workers else None,
                 persistent_workers=self._num_workers > 0,
                 # Its own, or every epoch would take a number from the caller's random state.
                 generator=torch.Generator(),
@@ -176,12 +187,23 @@ class ImageLoader:
 class _Worker(Dataset[Prepared]):
     """What a worker does with a request. Errors travel as values: torch would wrap them in tracebacks."""
 
-    def __init__(self, images: Images, prepare: Prepare, *, replace_bad: bool) -> None:
+    def __init__(self, images: Images, prepare: Prepare, *, replace_bad: bool, timed: bool) -> None:
         self._images = images
         self._prepare = prepare
         self._replace_bad = replace_bad
+        self._timed = timed
 
     def __getitem__(self, request: Request) -> Prepared:
+        if not self._timed:
+            return self._prepared(request)
+        with stopwatch.running() as laps:
+            prepared = self._prepared(request)
+        whole, decoding = laps.pop("image", Spent()), laps.get("decode", Spent())
+        # Whatever is done for an image that is not decoding it, a data set does to get at its bytes.
+        laps["read"] = whole.minus(decoding)
+        return prepared._replace(laps=laps)
+
+    def _prepared(self, request: Request) -> Prepared:
         made: list[list[Tensor]] = []
         numbers: list[int] = []
         bad: list[SkippedImage] = []
@@ -205,7 +227,8 @@ class _Worker(Dataset[Prepared]):
                 )
                 break
             # In a worker this stacks into shared memory, which saves a copy on the way out.
-            stacked.append(default_collate(list(tensors)))
+            with stopwatch.lap("transform"):
+                stacked.append(default_collate(list(tensors)))
         if self._replace_bad and not numbers:
             failure = BadImageError(
                 f"not one image of {self._images.name} can be read; the first: {bad[0].reason}"
@@ -228,12 +251,16 @@ class _Worker(Dataset[Prepared]):
                 yield other, None
 
     def _make(self, number: int, epoch: int, encoded: bytes | None) -> list[Tensor]:
-        if encoded is None:
-            image = self._images.image(number)
-        else:
-            image = decode(encoded, f"{self._images.key(number)} of epoch {epoch + 1} of {self._images.name}")
+        with stopwatch.lap("image"):
+            if encoded is None:
+                image = self._images.image(number)
+            else:
+                image = decode(
+                    encoded, f"{self._images.key(number)} of epoch {epoch + 1} of {self._images.name}"
+                )
         try:
-            return self._prepare(image, number, epoch)
+            with stopwatch.lap("transform"):
+                return self._prepare(image, number, epoch)
         except BadImageError as error:
             # The decoder names the file; what comes after it does not know it.
             raise BadImageError(f"{self._images.key(number)} in {self._images.name}: {error}") from error
@@ -252,11 +279,19 @@ def _as_it_is(batch: Any) -> Any:
     return batch
 
 
-def _leave_signals_to_parent(worker: int) -> None:  # noqa: ARG001 - torch passes the worker's number
-    # A handler inherited from the parent would run its clean-up here; and whoever interrupts a training
-    # wants the step that runs, and its checkpoint, finished first.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _let_one_pass)
+class _BehindParent(NamedTuple):
+    """How a worker begins."""
+
+    stand_back: bool
+
+    def __call__(self, worker: int) -> None:  # noqa: ARG002 - torch passes the worker's number
+        # A handler inherited from the parent would run its clean-up here; and whoever interrupts a training
+        # wants the step that runs, and its checkpoint, finished first.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, _let_one_pass)
+        if self.stand_back:
+            # A product on all cores waits for its slowest: a worker on one of them would hold up the others too.
+            os.nice(NICENESS)
 
 
 def _let_one_pass(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - as Python calls a handler

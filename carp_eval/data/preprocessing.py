@@ -1,7 +1,8 @@
 """How an image becomes a frozen model's input: resized, cropped, scaled to [0, 1], normalised."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, cast
 
 import torch
@@ -58,6 +59,14 @@ class Preprocessing:
         """Prepare one image.
 
         Raises:
+            BadImageError: As `pixels`.
+        """
+        return normalise(self.pixels(image), mean=self.mean, std=self.std)
+
+    def pixels(self, image: Image.Image) -> UInt8[Tensor, "channel height width"]:
+        """Resize and crop one image, and leave the rest, which can be done for a batch: `normalise`.
+
+        Raises:
             BadImageError: If the image is smaller than the crop, or so long and thin that its resized form would
                 not be safe to hold.
         """
@@ -72,7 +81,7 @@ class Preprocessing:
             image = F.center_crop(image, [self.crop])
         if self.squash is not None:
             image = _resized(image, self.squash, "both", _INTERPOLATIONS[self.interpolation])
-        return normalise(F.pil_to_tensor(image), mean=self.mean, std=self.std)
+        return F.pil_to_tensor(image)
 
     def keeps(self, height: int, width: int) -> bool:
         """Tell whether images of this size are neither resized nor cropped."""
@@ -91,7 +100,19 @@ class Preprocessing:
         self, pixels: UInt8[Tensor, "image channel height width"]
     ) -> Float32[Tensor, "image channels height width"]:
         """Prepare a batch whose size is right as it is (`keeps`): to the bit what the images give one by one."""
-        return normalise(_with_channels(pixels, len(self.mean)), mean=self.mean, std=self.std)
+        return normalise(self.in_channels(pixels), mean=self.mean, std=self.std)
+
+    def in_channels(
+        self, pixels: UInt8[Tensor, "image channel height width"]
+    ) -> UInt8[Tensor, "image channels height width"]:
+        """Bring a batch to grey or RGB, as `pixels` brings an image."""
+        return _with_channels(pixels, len(self.mean))
+
+    def finisher(self, device: torch.device) -> Callable[[Tensor], Tensor]:
+        """Return what normalises batches of `pixels` on a device, with its constants there."""
+        return partial(
+            _normalise, shift=_of_channels(self.mean, device), scale=_of_channels(self.std, device)
+        )
 
     def describe(self) -> dict[str, Any]:
         """Say all of it in plain values, for a fingerprint or a record."""
@@ -140,8 +161,15 @@ def normalise(
     pixels: UInt8[Tensor, "*batch channel height width"], *, mean: Sequence[float], std: Sequence[float]
 ) -> Float32[Tensor, "*batch channel height width"]:
     """Scale 8-bit pixels to [0, 1], subtract each channel's mean and divide by its deviation."""
-    shift, scale = (torch.tensor(values, dtype=torch.float32)[:, None, None] for values in (mean, std))
+    return _normalise(pixels, shift=_of_channels(mean), scale=_of_channels(std))
+
+
+def _normalise(pixels: Tensor, *, shift: Tensor, scale: Tensor) -> Tensor:
     return pixels.to(torch.float32).div_(255).sub_(shift).div_(scale)
+
+
+def _of_channels(values: Sequence[float], device: torch.device | None = None) -> Tensor:
+    return torch.tensor(values, dtype=torch.float32, device=device)[:, None, None]
 
 
 def _resized(

@@ -147,7 +147,7 @@ class PooledTrunk(nn.Module):
         Raises:
             UsageError: If an image is too small for a scale.
         """
-        descriptors = torch.stack([self._descriptor(_scaled(images, scale)) for scale in self._scales])
+        descriptors = torch.stack([self._descriptor(scaled(images, scale)) for scale in self._scales])
         if self._power == 1:
             return descriptors.sum(dim=0)
         return descriptors.clamp(min=0).pow(self._power).mean(dim=0).pow(1 / self._power)
@@ -286,9 +286,14 @@ def _pooling(
     return partial(rmac, levels=levels), f"rmac {levels}"
 
 
-def _scaled(
+def scaled(
     images: Float[Tensor, "image channel height width"], scale: float
 ) -> Float[Tensor, "image channel rows columns"]:
+    """Return images at a scale, bilinear and not antialiased.
+
+    Raises:
+        UsageError: If nothing of them is left.
+    """
     if scale == 1:
         return images
     height, width = images.shape[2:]

@@ -1,6 +1,7 @@
 """`carp extract`: which splits, and files for other tools."""
 
 import json
+import logging
 import sys
 
 import numpy as np
@@ -65,3 +66,59 @@ def test_a_file_that_cannot_be_written_is_said_before_the_work(carp, digit_folde
     assert code == 2
     assert "file" in err
     assert not (tmp_path / "home" / "banks").exists()
+
+
+def test_a_profile_shows_the_stages_and_what_bounds(carp, digit_folder):
+    code, out, err = carp("-d", f"folder:{digit_folder}", "--split", "train", "--batch-size=8", "--profile")
+    assert code == 0, err
+    lines = [line.split() for line in out.splitlines() if line.strip()]
+    stages = [line[0] for line in lines if line[0] in ("read", "decode", "transform", "forward", "write")]
+    assert stages == ["read", "decode", "transform", "forward", "write"]
+    assert " bound" in out
+    assert "images/s, after a start of" in out
+    # There is nothing to be measured in a bank that is there.
+    _, out, _ = carp("-d", f"folder:{digit_folder}", "--split", "train", "--profile")
+    assert "nothing was extracted" in out
+    _, out, _ = carp("-d", f"folder:{digit_folder}", "--batch-size=4", "--json", "--profile")
+    there, new = json.loads(out)
+    assert there["profile"]["stages"] == []
+    # The first batch starts the clock.
+    assert new["profile"]["images"] == 36
+    assert {stage["name"] for stage in new["profile"]["stages"]} == set(stages)
+    assert new["profile"]["verdict"]
+
+
+def test_views_make_banks_of_their_own(carp, digit_folder):
+    banks = []
+    for options in ([], ["--views=flip"], ["--scales=1,1.5"], ["--views=flip", "--scales", "1, 1.5"]):
+        code, out, err = carp("-d", f"images:{digit_folder}", "--json", *options)
+        assert code == 0, err
+        banks.append(Bank.open(json.loads(out)[0]["bank"]))
+    assert len({bank.path for bank in banks}) == 4
+    assert [bank.fingerprint.views for bank in banks] == [1, 2, 2, 4]
+    code, _, err = carp("-d", f"images:{digit_folder}", "--scales", "1;2")
+    assert code == 2
+    assert "--scales takes numbers with commas between" in err
+    code, _, err = carp("-d", f"images:{digit_folder}", "--scales", "1,0")
+    assert code == 2
+    assert "positive" in err
+
+
+def test_a_damaged_shard_is_said(carp, digit_folder, monkeypatch):
+    # As outside of tests, where nobody takes warnings before they reach the terminal.
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    _, out, _ = carp("-d", f"images:{digit_folder}", "--json")
+    (shard,) = Bank.open(json.loads(out)[0]["bank"]).path.glob("*.safetensors")
+    content = shard.read_bytes()
+    shard.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    code, _, err = carp("-d", f"images:{digit_folder}", "--json")
+    assert code == 0
+    assert "features-00000.safetensors has other bytes than were written" in "".join(err.splitlines())
+    assert shard.read_bytes() == content
+
+
+def test_only_the_first_of_several_processes_reports(carp, digit_folder, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    code, out, _ = carp("-d", f"images:{digit_folder}", "--json")
+    assert (code, out) == (0, "")

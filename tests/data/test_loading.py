@@ -3,6 +3,7 @@ import multiprocessing
 import os
 import signal
 import time
+from dataclasses import dataclass
 
 import numpy as np
 import psutil
@@ -11,7 +12,7 @@ import torch
 
 from carp_eval.data.folders import FolderSource
 from carp_eval.data.image_loader import default_workers
-from carp_eval.data.loading import batches, in_memory
+from carp_eval.data.loading import batches, in_memory, pixel_batches
 from carp_eval.data.pixels import PixelImages, pixels_of
 from carp_eval.data.preprocessing import Preprocessing
 from carp_eval.data.skipping import SkippedImages
@@ -109,6 +110,22 @@ def kill_the_process(image):
 def test_a_worker_runs_one_thread(images):
     (batch,) = batches(images, threads_of_the_process, batch_size=13, num_workers=1)
     assert batch.images.unique().tolist() == [1.0]
+
+
+@dataclass(frozen=True)
+class PrioritySeen(Preprocessing):
+    """Makes an image of the process's own niceness."""
+
+    def pixels(self, image):
+        return torch.full((3, 1, 1), os.nice(0), dtype=torch.uint8)
+
+
+@pytest.mark.parametrize("stand_back", [False, True])
+def test_workers_stand_back_where_they_are_asked_to(images, stand_back):
+    prepare = PrioritySeen(None, None, "bicubic", (0.5,) * 3, (0.5,) * 3)
+    (batch,) = pixel_batches(images, prepare, [list(range(13))], num_workers=1, stand_back=stand_back)
+    # No process can be nicer than 19.
+    assert batch.images.unique().tolist() == [min(19, os.nice(0) + 10 * stand_back)]
 
 
 def test_a_killed_worker_is_a_clear_error(images):

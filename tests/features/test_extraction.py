@@ -183,8 +183,10 @@ def test_another_batch_size_goes_on_with_the_shards_that_are_there(tmp_path):
 
 
 def test_two_processes_make_one_bank(tmp_path, undisturbed):
-    started = [Started(count_seen, tmp_path, 0.05) for _ in range(2)]
-    assert sorted(process.answer() for process in started) == [0, 50]
+    started = [Started(count_seen, tmp_path, 0.1) for _ in range(2)]
+    seen = [process.answer() for process in started]
+    assert sum(seen) == 50
+    assert min(seen) > 0
     assert shard_bytes(tmp_path) == undisturbed
 
 
@@ -198,9 +200,10 @@ def as_rank(rank, store, function, *args):
 
 def test_two_ranks_make_the_same_bytes_as_one(tmp_path, undisturbed):
     home, store = tmp_path / "banks", tmp_path / "store"
-    started = [Started(as_rank, rank, store, count_seen, home) for rank in range(2)]
-    # Shards 0, 2, 4 and the short 6 go to the first, 1, 3 and 5 to the second.
-    assert [rank.answer() for rank in started] == [26, 24]
+    started = [Started(as_rank, rank, store, count_seen, home, 0.1) for rank in range(2)]
+    seen = [rank.answer() for rank in started]
+    assert sum(seen) == 50
+    assert min(seen) > 0
     assert shard_bytes(home) == undisturbed
 
 
@@ -214,9 +217,8 @@ def say_error(home, bad):
 def test_an_error_in_one_rank_ends_all(tmp_path):
     home, store = tmp_path / "banks", tmp_path / "store"
     told = [Started(as_rank, rank, store, say_error, home, [12]) for rank in range(2)]
-    first, second = (rank.answer() for rank in told)
-    assert first.startswith("CarpError: process 1 has stopped: größe/012.png is not an image")
-    assert second.startswith("BadImageError: größe/012.png is not an image")
+    # Whoever meets it first lets go of the shard, and the other one meets it too.
+    assert all(rank.answer().startswith("BadImageError: größe/012.png is not an image") for rank in told)
 
 
 def test_an_image_that_cannot_be_read_stops_or_is_left_out_on_request(tmp_path):
