@@ -1,115 +1,253 @@
-"""Time of the k-NN evaluation against one call of FAISS's exact search.
+"""Time of exact k-NN from a bank on disk, against the bare product and against what others do.
 
-    python benchmarks/knn.py                       # 10,000 queries, 50,000 rows, 2,048 dimensions, k = 200
-    python benchmarks/knn.py --features signed     # the hardest case: see below
+    python benchmarks/knn.py                                   # ImageNet's size, measured on a slice
+    python benchmarks/knn.py --slice-rows 1281167 --slice-queries 50000 --only floor streamed    # the whole; hours
 
+A slice of the bank and of the queries is measured, and the whole extrapolated by the number of products: it says so.
+What each row costs once (conversion) is spread over fewer queries on a slice, and what each query costs once (float64
+comparison, vote) over fewer rows: the ratios of the whole are lower than those of the slice, for ours and for others.
 The forms take turns in one process, after a turn on a tenth of the queries that does not count; medians are given.
-FAISS: one `IndexFlatIP.search` of all queries; its index is built before. Ours: `knn.classify`, that is the search,
-the float64 comparison of near-equals, the vote for k = 10, 20, 100 and 200, and the ranking of classes. With
-`float16` the bank is converted and normalised within the time, with `float32` it is ready.
 
-Features: `classes` are rectified noise around a point for each class, as a network's pooled features are. `signed` is
-plain Gaussian noise: the similarities of its neighbours lie so close that float32 can tell the fewest apart.
+Floor: the bare product of the same float32 matrices, in blocks, by the faster of torch's and numpy's libraries; its
+result is thrown away. Ours: `streamed.stream` from a float16 bank on disk in the memory budget, and `search` of the
+same bank read into memory, each with all that an evaluation does: conversion, scaling, float64 comparison of
+near-equals, vote. bf16 has a floor of its own, torch's bf16 product. Others: `faiss.knn`, one call; scikit-learn's
+`KNeighborsClassifier` (brute, cosine); and a chunked torch loop as DINO's evaluation does it (500 queries at a time, as
+that makes of ImageNet's 50,000: product, topk, one-hot scatter, weighted sum). They get float32 features of length one,
+ready in memory, and vote by the same weights.
 
-Beside the times: how many of the neighbours of some queries are those of a brute force in float64.
+With --device cuda: the product on the GPU, and ours there.
+
+Beside the times: top-1 of each form, how many answers differ from ours, how many neighbours of some queries are those
+of a brute force in float64, and bf16's overlap with the exact neighbours.
 """
 
 import argparse
+import functools
 import json
 import os
 import platform
 import statistics
+import tempfile
 import time
 from pathlib import Path
 
 import faiss
+import numpy as np
+import synthetic_bank
 import torch
 from rich.console import Console
 from rich.table import Table
+from sklearn.neighbors import KNeighborsClassifier
 
+from carp_eval.commands.options import memory_size
 from carp_eval.evaluation import knn
+from carp_eval.features import memory
+from carp_eval.features.bank import Bank
+from carp_eval.features.overlap import measured_overlap
 from carp_eval.features.rows import unit_rows
 from carp_eval.features.search import search
+from carp_eval.features.search_plan import plan_for
+from carp_eval.features.streamed import stream
 
-NEIGHBOURS = (10, 20, 100, 200)
-CHECKED_QUERIES = 200
-
-
-def make(kind, rows, dim, num_classes, seed):
-    """Features and labels."""
-    labels = torch.randint(num_classes, (rows,), generator=torch.Generator().manual_seed(seed))
-    features = torch.randn(rows, dim, generator=torch.Generator().manual_seed(seed + 1))
-    if kind == "classes":
-        centres = torch.randn(num_classes, dim, generator=torch.Generator().manual_seed(0))
-        features.add_(centres[labels]).relu_()
-    return features, labels
+CHECKED_QUERIES = 100
+BLOCK_ROWS, BLOCK_QUERIES = 8192, 4096
+DINO_CHUNK = 500
+TEMPERATURE = 0.07
 
 
-def share_of_neighbours_right(bank, queries, k, chunk):
+def product(queries, bank):
+    for asked in queries.split(BLOCK_QUERIES):
+        for rows in bank.split(BLOCK_ROWS):
+            torch.mm(asked, rows.T)
+    if queries.is_cuda:
+        torch.cuda.synchronize()
+
+
+def numpy_product(queries, bank):
+    for asked in queries.split(BLOCK_QUERIES):
+        for rows in bank.split(BLOCK_ROWS):
+            np.matmul(asked.numpy(), rows.numpy().T)
+
+
+def answers(near, labels, k, num_classes):
+    found = knn.tally(near, labels, k=[k], temperatures=[TEMPERATURE], num_classes=num_classes)
+    return found.rankings[k, TEMPERATURE][:, 0]
+
+
+def loop_of_dino(queries, bank, labels, k, num_classes):
+    """The vote in chunks, as the script's authors describe it: all similarities, the k highest, one-hot classes."""
+    named = []
+    transposed = bank.T
+    for asked in queries.split(DINO_CHUNK):
+        similarities, rows = torch.mm(asked, transposed).topk(k, dim=1)
+        one_hot = torch.zeros(len(asked) * k, num_classes)
+        one_hot.scatter_(1, labels[rows].view(-1, 1), 1)
+        weights = (similarities / TEMPERATURE).exp().view(len(asked), k, 1)
+        votes = (one_hot.view(len(asked), k, num_classes) * weights).sum(dim=1)
+        named.append(votes.argmax(dim=1))
+    return torch.cat(named)
+
+
+def by_sklearn(queries, bank, labels, k):
+    voting = KNeighborsClassifier(
+        k, algorithm="brute", metric="cosine", weights=lambda distance: np.exp((1 - distance) / TEMPERATURE)
+    )
+    return torch.from_numpy(voting.fit(bank.numpy(), labels.numpy()).predict(queries.numpy()))
+
+
+def by_faiss(queries, bank, labels, k, num_classes):
+    found, rows = faiss.knn(queries.numpy(), bank.numpy(), k, metric=faiss.METRIC_INNER_PRODUCT)
+    votes = knn.vote(
+        torch.from_numpy(found),
+        labels[torch.from_numpy(rows)],
+        num_classes=num_classes,
+        temperature=TEMPERATURE,
+    )
+    return votes.argmax(dim=1)
+
+
+def forms_of(options, path, ready, labels, k):
+    """What is timed, by name: each takes queries and returns what they are taken for, or nothing."""
+    classes, device = options.classes, torch.device(options.device)
+    moved = ready.to(device)
+
+    def streamed(asked, precision):
+        bank = Bank.open(path)
+        plan = plan_for(bank, asked, k=k, budget=options.memory, precision=precision)
+        near = stream(bank.stored_rows(normalise=True), asked, plan, k=k, precision=precision, device=device)
+        return answers(near, bank.labels, k, classes)
+
+    def in_memory(asked):
+        return answers(search(unit_rows(Bank.open(path).shards()), asked, k=k), labels, k, classes)
+
+    half = moved.bfloat16()
+    forms = {
+        "floor: torch's product": lambda asked: product(asked.to(device), moved),
+        "floor: numpy's product": lambda asked: numpy_product(asked, ready),
+        "streamed": functools.partial(streamed, precision="float32"),
+        "in memory": in_memory,
+        "floor of bf16: torch's product": lambda asked: product(asked.to(device).bfloat16(), half),
+        "streamed, bf16": functools.partial(streamed, precision="bf16"),
+        "faiss.knn": lambda asked: by_faiss(asked, ready, labels, k, classes),
+        "scikit-learn": lambda asked: by_sklearn(asked, ready, labels, k),
+        "a loop as DINO's": lambda asked: loop_of_dino(asked, ready, labels, k, classes),
+    }
+    on_gpu = ("floor: torch", "streamed", "floor of bf16")
+    if device.type == "cuda":
+        forms = {name: form for name, form in forms.items() if name.startswith(on_gpu)}
+    return {name: form for name, form in forms.items() if name.startswith(tuple(options.only or [""]))}
+
+
+def share_of_neighbours_right(path, queries, k, options):
     """Compare with every inner product in float64, equal ones in the order of rows."""
     asked = queries[:CHECKED_QUERIES]
-    similarities = torch.cat([asked.double() @ part.double().T for part in bank.split(8192)], dim=1)
+    bank = Bank.open(path)
+    similarities = torch.cat([asked.double() @ unit_rows([part]).double().T for part in bank.shards()], dim=1)
     wanted = similarities.sort(dim=1, descending=True, stable=True).indices[:, :k]
-    return (search(bank, asked, k=k, chunk=chunk).indices == wanted).double().mean().item()
+    plan = plan_for(bank, asked, k=k, budget=options.memory)
+    found = stream(bank.stored_rows(normalise=True), asked, plan, k=k, device=torch.device(options.device))
+    return (found.indices == wanted).double().mean().item()
+
+
+def bf16_overlap(path, queries, k, options):
+    bank = Bank.open(path)
+    plan = plan_for(bank, queries, k=k, budget=options.memory, precision="bf16")
+    near = stream(
+        bank.stored_rows(normalise=True),
+        queries,
+        plan,
+        k=k,
+        precision="bf16",
+        device=torch.device(options.device),
+    )
+    return measured_overlap(bank, queries, near, memory=options.memory).right
 
 
 def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--queries", type=int, default=10_000)
-    parser.add_argument("--rows", type=int, default=50_000)
+    parser.add_argument("--rows", type=int, default=1_281_167, help="Of the whole.")
+    parser.add_argument("--queries", type=int, default=50_000, help="Of the whole.")
+    parser.add_argument("--slice-rows", type=int, default=131_072, help="Are measured.")
+    parser.add_argument("--slice-queries", type=int, default=8192, help="Are measured.")
     parser.add_argument("--dim", type=int, default=2048)
+    parser.add_argument("--k", type=int, default=200)
     parser.add_argument("--classes", type=int, default=1000)
     parser.add_argument("--features", choices=["classes", "signed"], default="classes")
-    parser.add_argument("--chunks", type=int, nargs="+", default=[256, 1024])
+    parser.add_argument("--memory", type=memory_size, default=memory.default_budget())
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--only", nargs="+", help="Forms whose names begin so.")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--folder", type=Path, help="Where the bank is written. Default: a temporary folder.")
     parser.add_argument("--json", type=Path, help="Write the numbers here too.")
     options = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+        measure(options, Path(folder))
 
-    raw, labels = make(options.features, options.rows, options.dim, options.classes, seed=1)
-    queries = unit_rows([make(options.features, options.queries, options.dim, options.classes, seed=3)[0]])
-    bank, half = unit_rows([raw]), raw.half()
+
+def measure(options, path):
+    rows, count = min(options.slice_rows, options.rows), min(options.slice_queries, options.queries)
+    k = min(options.k, rows)
+    bank = synthetic_bank.write(path, options.features, rows, options.dim, options.classes)
+    labels = bank.labels
+    raw, right = synthetic_bank.block(options.features, 0, count, options.dim, options.classes, seed=3)
+    queries, ready = unit_rows([raw]), unit_rows(bank.shards())
     del raw
-    k = [number for number in NEIGHBOURS if number <= options.rows]
-    index = faiss.IndexFlatIP(options.dim)
-    index.add(bank.numpy())
-
-    def ours(asked, chunk, *, stored):
-        features = bank if stored == "float32" else unit_rows(half.split(4096))
-        knn.classify(features, labels, asked, k=k, num_classes=options.classes, chunk=chunk)
-
-    forms = {"FAISS, one call": lambda asked: index.search(asked.numpy(), k[-1])}
-    for chunk in options.chunks:
-        for stored in ("float32", "float16"):
-            name = f"ours, {stored} bank, chunks of {chunk}"
-            forms[name] = lambda asked, chunk=chunk, stored=stored: ours(asked, chunk, stored=stored)
-    seconds = {name: [] for name in forms}
+    forms = forms_of(options, path, ready, labels, k)
+    seconds, named = {name: [] for name in forms}, {}
     for turn in range(options.repeats + 1):
         for name, form in forms.items():
             started = time.perf_counter()
-            form(queries[: len(queries) // 10] if turn == 0 else queries)
+            named[name] = form(queries[: max(1, count // 10)] if turn == 0 else queries)
             if turn:
                 seconds[name].append(time.perf_counter() - started)
 
-    floor = statistics.median(seconds["FAISS, one call"])
-    table = Table(
-        title=f"{options.queries} queries x {options.rows} rows x {options.dim}, k = {k[-1]}, {options.features}"
-    )
-    for column in ("form", "seconds (median)", "lowest", "x FAISS"):
+    medians = {name: statistics.median(times) for name, times in seconds.items()}
+    floor = min((time for name, time in medians.items() if name.startswith("floor:")), default=float("nan"))
+    half_floor = medians.get("floor of bf16: torch's product", float("nan"))
+    whole = options.rows * options.queries / (rows * count)
+    ours = named.get("streamed")
+    table = Table(title=f"{count:,} queries x {rows:,} rows x {options.dim}, k = {k}, {options.features}")
+    for column in (
+        "form",
+        "seconds (median)",
+        "lowest",
+        "x floor",
+        "whole, extrapolated",
+        "top-1",
+        "answers unlike ours",
+    ):
         table.add_column(column, justify="left" if column == "form" else "right")
-    for name, times in seconds.items():
-        median = statistics.median(times)
-        table.add_row(name, f"{median:.2f}", f"{min(times):.2f}", f"{median / floor:.3f}")
-    right = {chunk: share_of_neighbours_right(bank, queries, k[-1], chunk) for chunk in options.chunks}
+    for name, median in medians.items():
+        answered = named[name]
+        table.add_row(
+            name,
+            f"{median:.2f}",
+            f"{min(seconds[name]):.2f}",
+            f"{median / floor:.3f}" + (f" ({median / half_floor:.3f} of bf16's)" if "bf16" in name else ""),
+            f"{median * whole / 60:.1f} min",
+            "" if answered is None else f"{(answered == right).double().mean() * 100:.2f}",
+            "" if answered is None or ours is None else str(int((answered != ours).sum())),
+        )
     console = Console()
     console.print(table)
-    console.print(f"neighbours as in float64 ({CHECKED_QUERIES} queries), by chunk: {right}")
     console.print(
-        f"{os.cpu_count()} cores, {platform.processor() or platform.machine()}, FAISS {faiss.__version__}"
+        f"measured on a slice: 1 of {whole:,.0f} parts of {options.queries:,} queries x {options.rows:,} rows, whose "
+        "time is extrapolated from it by the number of products"
+    )
+    checked = share_of_neighbours_right(path, queries, k, options)
+    console.print(f"neighbours of {min(count, CHECKED_QUERIES)} queries that are float64's: {checked:.6f}")
+    overlap = bf16_overlap(path, queries, k, options)
+    console.print(f"bf16's neighbours that are the exact ones': {overlap:.6f}")
+    console.print(
+        f"memory {options.memory:,} bytes; {os.cpu_count()} cores, {torch.get_num_threads()} threads, "
+        f"{platform.processor() or platform.machine()}, torch {torch.__version__}, FAISS {faiss.__version__}"
     )
     if options.json:
-        told = vars(options) | {"json": None, "seconds": seconds, "right": right, "faiss": faiss.__version__}
+        told = {name: str(value) for name, value in vars(options).items()}
+        told |= {"seconds": seconds, "right": checked, "overlap": overlap, "faiss": faiss.__version__}
         options.json.write_text(json.dumps(told, indent=2) + "\n")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Float32, Int64
 from pydantic import ValidationError
 from torch import Tensor
 
@@ -15,10 +15,13 @@ from carp_eval import files
 from carp_eval.cards.frozen import Frozen
 from carp_eval.data.skipping import SkippedImage
 from carp_eval.errors import BankError
+from carp_eval.features import memory as memory_of
 from carp_eval.features import shards
-from carp_eval.features.rows import unit_rows
-from carp_eval.features.search import Neighbours, search
+from carp_eval.features.neighbours import Neighbours
+from carp_eval.features.rows import lengths, unit_rows
+from carp_eval.features.search import search
 from carp_eval.features.shards import ShardRecord
+from carp_eval.features.stored import StoredRows
 
 # Raised when the same images, model and settings would give other rows, or the files another layout.
 SCHEMA_VERSION = 1
@@ -174,32 +177,47 @@ class Bank:
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def search(
-        self, queries: "Float[Tensor, 'query dim'] | Bank", k: int, *, include_self: bool = False
+        self,
+        queries: "Float[Tensor, 'query dim'] | Bank",
+        k: int,
+        *,
+        include_self: bool = False,
+        memory: int | None = None,
     ) -> Neighbours:
         """Find the k rows that are nearest to each query, by cosine similarity, exactly.
 
-        The first search reads the whole bank into memory, four bytes a number, and keeps it for the next.
+        The first search reads the whole bank into memory, four bytes a number, and keeps it for the next; a bank that
+        is larger than the memory it may take is read from disk by each.
 
         Args:
             queries: Features of the same model, a row each, or another bank of it.
             k: Neighbours of each query.
             include_self: Whether a row may be its own neighbour, where the queries are this bank.
+            memory: Bytes that the bank may take in memory; None is a quarter of what there is. It moves no neighbour.
 
         Returns:
             `similarities`, the highest first, and `indices`, the rows, whose images are `keys[row]`.
 
         Raises:
-            UsageError: If there are fewer than k rows to choose from, or the queries are of another width.
+            UsageError: If there are fewer than k rows to choose from, the queries are of another width, or the memory
+                is too little.
             BankError: If the queries are a bank of another model or settings, or a value is not finite.
         """
+        budget = memory_of.default_budget() if memory is None else memory
+        in_memory = 4 * len(self) * self.dim <= budget
         same = False
         if isinstance(queries, Bank):
             self.check_comparable(queries)
             same = queries.fingerprint == self.fingerprint
-            queries = self._unit_rows if same else unit_rows(queries.shards())
+            queries = self._unit_rows if same and in_memory else unit_rows(queries.shards())
         else:
             queries = unit_rows([queries.detach().cpu()])
-        return search(self._unit_rows, queries, k=k, exclude_self=same and not include_self)
+        exclude_self = same and not include_self
+        if in_memory:
+            return search(self._unit_rows, queries, k=k, exclude_self=exclude_self, longest=self._longest)
+        from carp_eval.features import streamed
+
+        return streamed.search_bank(self, queries, k=k, memory=budget, exclude_self=exclude_self)
 
     def write(self, path: str | Path) -> list[Path]:
         """Write all features, with keys and classes, to a file that other tools read: `.parquet`, `.npy` or `.npz`.
@@ -215,9 +233,31 @@ class Bank:
 
         return tables.write([self], Path(path).expanduser())
 
+    def stored_rows(self, *, normalise: bool) -> StoredRows:
+        """Return the rows in float32, read from disk as they are asked for; they are looked at once, the first time.
+
+        Args:
+            normalise: Whether each is scaled to length one.
+
+        Raises:
+            BankError: If a value is not finite; the message numbers the rows.
+        """
+        stored = self._stored.get(normalise)
+        if stored is None:
+            stored = self._stored[normalise] = StoredRows(self.shards(), normalise=normalise)
+        return stored
+
+    @cached_property
+    def _stored(self) -> dict[bool, StoredRows]:
+        return {}
+
     @cached_property
     def _unit_rows(self) -> Float[Tensor, "row dim"]:
         return unit_rows(self.shards())
+
+    @cached_property
+    def _longest(self) -> Float32[Tensor, ""]:
+        return lengths(self._unit_rows, "the bank").max()
 
     @cached_property
     def labels(self) -> Int64[Tensor, " row"]:

@@ -9,11 +9,17 @@ import torch
 from jaxtyping import Float32, Float64, Int64
 from torch import Tensor
 
+from carp_eval.features.stored import StoredRows
+
 FLOAT32_ROUNDING = 2.0**-24
 # Pairs are multiplied in slabs whose float64 copies stay in a core's cache.
 SLAB_VALUES = 2**18
-BLOCK_ROWS = 8192
+# What is looked at together of a bank: 32 MB in float64.
+BLOCK_VALUES = 2**22
 BLOCK_QUERIES = 256
+
+# A float32 matrix, in memory or on disk.
+Rows = Float32[Tensor, "row dim"] | StoredRows
 
 
 def float32_error(dim: int) -> float:
@@ -26,7 +32,7 @@ def float32_error(dim: int) -> float:
 
 
 def dots(
-    bank: Float32[Tensor, "row dim"],
+    bank: Rows,
     queries: Float32[Tensor, "query dim"],
     rows: Int64[Tensor, " pair"],
     numbers: Int64[Tensor, " pair"],
@@ -37,12 +43,21 @@ def dots(
     promises. (Products of float32 values are exact in float64; only the sum rounds.)
     """
     products = torch.empty(len(rows), dtype=torch.float64)
-    step = max(1, SLAB_VALUES // bank.shape[1])
+    step = max(1, SLAB_VALUES // queries.shape[1])
+    if isinstance(bank, Tensor):
+        for start in range(0, len(rows), step):
+            slab = slice(start, start + step)
+            left = bank.index_select(0, rows[slab]).double()
+            torch.sum(left.mul_(queries.index_select(0, numbers[slab])), dim=1, out=products[slab])
+        return products
+    # From one end of the files to the other: rows that lie together are read together.
+    order = rows.argsort()
+    rows, numbers = rows[order], numbers[order]
     for start in range(0, len(rows), step):
         slab = slice(start, start + step)
-        left = bank.index_select(0, rows[slab]).double()
+        left = bank.ascending(rows[slab]).double()
         torch.sum(left.mul_(queries.index_select(0, numbers[slab])), dim=1, out=products[slab])
-    return products
+    return torch.empty_like(products).index_copy_(0, order, products)
 
 
 class Exhaustive:
@@ -52,21 +67,29 @@ class Exhaustive:
     when many images are the same or a network has collapsed. Equal rows are compared once.
     """
 
-    def __init__(self, bank: Float32[Tensor, "row dim"]) -> None:
+    def __init__(self, bank: Rows) -> None:
         self.bank = bank
+        self._block = max(1, BLOCK_VALUES // (bank.shape[1] if isinstance(bank, Tensor) else bank.dim))
 
     @cached_property
     def groups(self) -> tuple[Int64[Tensor, " group"], list[Int64[np.ndarray, "_"]] | None]:
         """The first row of each group of equal rows, and each group's rows; None if no two are equal."""
         numbers: dict[bytes, int] = {}
         group = np.empty(len(self.bank), dtype=np.int64)
-        for row, values in enumerate(self.bank.numpy()):
-            digest = hashlib.blake2b(values.data, digest_size=16).digest()
-            group[row] = numbers.setdefault(digest, len(numbers))
+        for start in range(0, len(self.bank), self._block):
+            block = self._rows(torch.arange(start, min(start + self._block, len(self.bank))))
+            for row, values in enumerate(block.numpy(), start=start):
+                digest = hashlib.blake2b(values.data, digest_size=16).digest()
+                group[row] = numbers.setdefault(digest, len(numbers))
         order = np.argsort(group, kind="stable")
         starts = np.searchsorted(group[order], np.arange(len(numbers)))
         members = np.split(order, starts[1:]) if len(numbers) < len(self.bank) else None
         return torch.from_numpy(order[starts]), members
+
+    def _rows(self, numbers: Int64[Tensor, " row"]) -> Float32[Tensor, "row dim"]:
+        return (
+            self.bank.index_select(0, numbers) if isinstance(self.bank, Tensor) else self.bank.take(numbers)
+        )
 
     def nearest(
         self, queries: Float32[Tensor, "query dim"], *, k: int
@@ -83,8 +106,8 @@ class Exhaustive:
         wide = queries.double()
         best = torch.empty(len(queries), 0, dtype=torch.float64)
         rows = torch.empty(len(queries), 0, dtype=torch.int64)
-        for block in firsts.split(BLOCK_ROWS):
-            similarities = torch.cat([best, wide @ self.bank.index_select(0, block).double().T], dim=1)
+        for block in firsts.split(self._block):
+            similarities = torch.cat([best, wide @ self._rows(block).double().T], dim=1)
             among = torch.cat([rows, block.expand(len(queries), -1)], dim=1)
             # Stable, and earlier rows stand first: of equals, the lower row stays.
             best, order = similarities.sort(dim=1, descending=True, stable=True)

@@ -1,6 +1,6 @@
 """From a bank's shards to the float32 matrix that is searched or clustered."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -8,6 +8,9 @@ from jaxtyping import Float, Float32
 from torch import Tensor
 
 from carp_eval.errors import BankError
+
+# What deviations are taken of at once; the same for all, as it decides the last bits.
+PART_ROWS = 1024
 
 
 class Scaling(NamedTuple):
@@ -46,20 +49,33 @@ def plain_rows(shards: Sequence[Float[Tensor, "_ dim"]]) -> Float32[Tensor, "row
     return _stacked(shards, normalise=False)
 
 
-def standardising(bank: Float32[Tensor, "row dim"]) -> Scaling:
-    """Return what brings each feature to mean 0 and deviation 1 on the bank.
+def standardising(parts: Iterable[Float32[Tensor, "_ dim"]]) -> Scaling:
+    """Return what brings each feature to mean 0 and deviation 1 on a bank, taken in float64 part by part.
 
     A feature that is constant on the bank is only shifted.
+
+    Args:
+        parts: All rows, one part after the other: one of a bank or more, none of them empty.
     """
-    deviation, mean = torch.std_mean(bank, dim=0, correction=0)
-    return Scaling(mean, deviation.where(deviation > 0, 1))
+    mean, squares, seen = torch.zeros(()), torch.zeros(()), 0
+    for part in parts:
+        # Of two sets, the squared deviations from the common mean are those from their own means, and what lies
+        # between these: no large numbers are subtracted from each other.
+        own = part.double()
+        own_mean = own.mean(dim=0)
+        between = own_mean - mean
+        seen, share = seen + len(own), len(own) / (seen + len(own))
+        squares = squares + (own - own_mean).square_().sum(dim=0) + between**2 * share * (seen - len(own))
+        mean = mean + between * share
+    deviation = (squares / seen).sqrt().float()
+    return Scaling(mean.float(), deviation.where(deviation > 0, 1))
 
 
 def standardise(
     bank: Float32[Tensor, "row dim"], queries: Float32[Tensor, "query dim"]
 ) -> tuple[Float32[Tensor, "row dim"], Float32[Tensor, "query dim"]]:
     """Bring each feature to mean 0 and deviation 1 on the bank, and move the queries along."""
-    scaling = standardising(bank)
+    scaling = standardising(bank.split(PART_ROWS))
     return scaling(bank), scaling(queries)
 
 

@@ -1,0 +1,161 @@
+"""One search over several machines, each of which serves a part of the bank."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import requests
+import torch
+from jaxtyping import Float32
+from pydantic import ValidationError
+from torch import Tensor
+
+from carp_eval.errors import BankError, UsageError
+from carp_eval.features.bank import Fingerprint
+from carp_eval.features.extraction import Progress
+from carp_eval.features.indexes.serving import (
+    MOST_ANSWERS,
+    MOST_QUERY_BYTES,
+    QUERY_TYPE,
+    ROW_TYPE,
+    SIMILARITY_TYPE,
+    About,
+)
+from carp_eval.features.neighbours import Neighbours, joined
+
+SECONDS_TO_CONNECT = 10
+SECONDS_TO_ANSWER = 600
+
+
+class Servers:
+    """The servers of all parts of one bank.
+
+    Attributes:
+        abouts: What each says of itself, in the order of the parts.
+    """
+
+    def __init__(self, addresses: Sequence[str], *, token: str) -> None:
+        """Ask each server what it serves.
+
+        Args:
+            addresses: `host:port` of each.
+            token: What all of them ask for.
+
+        Raises:
+            BankError: If one cannot be reached or refuses, or together they are not the parts of one bank.
+        """
+        # Proxies and passwords of the environment are not for these machines.
+        self._session = requests.Session()
+        self._session.trust_env = False
+        self._session.headers["Authorization"] = f"Bearer {token}"
+        told = sorted(
+            ((self._about(address), address) for address in addresses), key=lambda each: each[0].first
+        )
+        self.abouts = [about for about, _ in told]
+        self._addresses = [address for _, address in told]
+        first = 0
+        for number, about in enumerate(self.abouts):
+            place = (about.number, about.count, about.first)
+            if place != (number, len(told), first) or about.fingerprint != self.abouts[0].fingerprint:
+                served = "; ".join(f"{a} has part {b.number}/{b.count} of {b.rows:,} rows" for b, a in told)
+                raise BankError(f"the servers are not the parts of one bank, each once: {served}")
+            first += about.rows
+
+    def __len__(self) -> int:
+        return sum(about.rows for about in self.abouts)
+
+    def check_comparable(self, fingerprint: Fingerprint) -> None:
+        """Make sure that queries come from the same model, layer and preprocessing.
+
+        Raises:
+            BankError: If they do not; the message names what differs.
+        """
+        differences = self.abouts[0].fingerprint.differences(fingerprint)
+        differences = [name for name in differences if name not in ("manifest_sha256", "dtype")]
+        if differences:
+            raise BankError(f"the served bank and the queries differ in {', '.join(differences)}")
+
+    def search(
+        self, queries: Float32[Tensor, "query dim"], *, k: int, progress: Progress | None = None
+    ) -> Neighbours:
+        """Find the k nearest rows of all parts: similarity descending, then row ascending.
+
+        Args:
+            queries: Features of the bank's model.
+            k: Neighbours of each.
+            progress: Is told of queries done, and of how many.
+
+        Raises:
+            UsageError: If there are fewer than k rows, or the queries are of another width.
+            BankError: If a server cannot be reached, refuses, or answers something else than neighbours.
+        """
+        if not 1 <= k <= len(self):
+            raise UsageError(f"k is {k}, but there are {len(self)} rows: choose k from 1 to {len(self)}")
+        dim = self.abouts[0].dim
+        if queries.shape[1] != dim:
+            raise UsageError(f"the bank's features are {dim} wide, the queries' {queries.shape[1]}")
+        step = max(1, min(MOST_QUERY_BYTES // (QUERY_TYPE.itemsize * dim), MOST_ANSWERS // k))
+        merged: list[Neighbours] = []
+        with ThreadPoolExecutor(len(self.abouts)) as pool:
+            for start in range(0, len(queries), step):
+                body = queries[start : start + step].numpy().astype(QUERY_TYPE).tobytes()
+                asked = len(queries[start : start + step])
+                tasks = [pool.submit(self._ask, number, body, asked, k) for number in range(len(self.abouts))]
+                merged.append(merge([task.result() for task in tasks], k=k))
+                if progress is not None:
+                    progress(start + asked, len(queries))
+        return joined(merged, k=k)
+
+    def _ask(self, number: int, body: bytes, queries: int, k: int) -> Neighbours:
+        about, address = self.abouts[number], self._addresses[number]
+        wanted = min(k, about.rows)
+        content = self._request("POST", address, f"search?k={wanted}", body)
+        size = queries * wanted
+        if len(content) != size * (SIMILARITY_TYPE.itemsize + ROW_TYPE.itemsize):
+            raise BankError(f"{address} answered {len(content)} bytes, which are not {size} neighbours")
+        similarities = np.frombuffer(content, SIMILARITY_TYPE, size).astype(np.float64)
+        rows = np.frombuffer(content, ROW_TYPE, size, size * SIMILARITY_TYPE.itemsize).astype(np.int64)
+        inside = (rows >= about.first) & (rows < about.first + about.rows)
+        if not (np.isfinite(similarities) & inside).all():
+            raise BankError(f"{address} answered with rows that it does not serve, or no numbers")
+        shape = (queries, wanted)
+        return Neighbours(
+            torch.from_numpy(similarities.reshape(shape)), torch.from_numpy(rows.reshape(shape))
+        )
+
+    def _about(self, address: str) -> About:
+        try:
+            return About.model_validate_json(self._request("GET", address, "about", b""))
+        except ValidationError as error:
+            raise BankError(f"{address} is no server of a bank of this release") from error
+
+    def _request(self, method: str, address: str, path: str, body: bytes) -> bytes:
+        try:
+            answer = self._session.request(
+                method,
+                f"http://{address}/{path}",
+                data=body,
+                timeout=(SECONDS_TO_CONNECT, SECONDS_TO_ANSWER),
+                allow_redirects=False,
+            )
+        except (requests.RequestException, ValueError) as error:
+            raise BankError(f"{address} cannot be reached: is `carp bank serve` running there?") from error
+        if answer.status_code == 401:
+            raise BankError(f"{address} refuses the token: set CARP_TOKEN to the one it was started with")
+        if answer.status_code != 200:
+            raise BankError(f"{address} refuses ({answer.status_code}): {answer.text[:200]}")
+        return answer.content
+
+
+def merge(parts: Sequence[Neighbours], *, k: int) -> Neighbours:
+    """Merge the neighbours that parts of a bank have found for the same queries.
+
+    Args:
+        parts: Of each, in the order of their rows.
+        k: How many to keep.
+    """
+    # Each part has equals in the order of rows, and the parts are in that order: a stable sort leaves both.
+    similarities = torch.cat([part.similarities for part in parts], dim=1)
+    rows = torch.cat([part.indices for part in parts], dim=1)
+    similarities, order = similarities.sort(dim=1, descending=True, stable=True)
+    return Neighbours(similarities[:, :k].contiguous(), rows.gather(1, order)[:, :k].contiguous())

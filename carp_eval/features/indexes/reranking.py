@@ -1,0 +1,101 @@
+"""Candidates compared exactly: true similarities, and one order."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float32, Int64
+from torch import Tensor
+
+from carp_eval.features.bank import Bank
+from carp_eval.features.exact import dots
+from carp_eval.features.indexes.mapped import MappedRows
+from carp_eval.features.neighbours import Neighbours
+from carp_eval.features.streamed import search_bank
+
+# Rows read for one step: 256 MiB of them at 2,048 dimensions.
+STEP_ROWS = 32_768
+
+Propose = Callable[[Float32[np.ndarray, "query dim"]], Int64[np.ndarray, "query candidate"]]
+
+
+def nearest(
+    rows: MappedRows,
+    queries: Float32[Tensor, "query dim"],
+    propose: Propose,
+    *,
+    k: int,
+    candidates: int,
+    own: Int64[Tensor, " query"] | None,
+    progress: Callable[[int, int], None] | None,
+) -> tuple[Neighbours, Bool[Tensor, " query"]]:
+    """Find the k best of the rows that are proposed for each query.
+
+    Args:
+        rows: The bank.
+        queries: Unit rows.
+        propose: Names rows for some queries; -1 is none.
+        k: Neighbours of each query.
+        candidates: About how many rows it names for each.
+        own: For each query a row that is not to be its neighbour.
+        progress: Is told of queries done, and of how many.
+
+    Returns:
+        The neighbours, similarity descending, then row ascending; and the queries for which fewer than k were named,
+        whose neighbours are to be looked for otherwise.
+    """
+    similarities = torch.zeros(len(queries), k, dtype=torch.float64)
+    indices = torch.zeros(len(queries), k, dtype=torch.int64)
+    short = torch.zeros(len(queries), dtype=torch.bool)
+    step = max(1, STEP_ROWS // max(1, candidates))
+    for start in range(0, len(queries), step):
+        part = slice(start, start + step)
+        named = torch.from_numpy(propose(queries[part].numpy()))
+        if own is not None:
+            named = named.masked_fill(named == own[part, None], -1)
+        # Ascending, so that a stable sort by similarity leaves equals in the order of their rows.
+        named = named.sort(dim=1).values
+        numbers, places = (named >= 0).nonzero(as_tuple=True)
+        distinct, which = named[numbers, places].unique(return_inverse=True)
+        exact = torch.full(named.shape, -torch.inf, dtype=torch.float64)
+        exact[numbers, places] = dots(rows.take(distinct), queries[part], which, numbers)
+        best, order = exact.sort(dim=1, descending=True, stable=True)
+        short[part] = (named >= 0).sum(dim=1) < k
+        width = min(k, named.shape[1])
+        similarities[part, :width] = best[:, :width]
+        indices[part, :width] = named.gather(1, order)[:, :width]
+        if progress is not None:
+            progress(min(start + step, len(queries)), len(queries))
+    return Neighbours(similarities, indices), short
+
+
+def exhaustive(
+    bank: Bank,
+    rows: MappedRows,
+    queries: Float32[Tensor, "query dim"],
+    *,
+    k: int,
+    own: Int64[Tensor, " query"] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Neighbours:
+    """Find the k nearest rows by the exact search, and their similarities in float64, comparable across banks.
+
+    Args:
+        bank: The bank.
+        rows: Its rows.
+        queries: Unit rows.
+        k: Neighbours of each query.
+        own: For each query a row that is not to be its neighbour.
+        progress: Is told of queries done, and of how many.
+    """
+    near = search_bank(bank, queries, k=k if own is None else k + 1, progress=progress).indices.numpy()
+    done = 0
+
+    def next_rows(part: Float32[np.ndarray, "query dim"]) -> Int64[np.ndarray, "query candidate"]:
+        nonlocal done
+        done += len(part)
+        return near[done - len(part) : done]
+
+    return nearest(
+        rows, queries, next_rows, k=k, candidates=near.shape[1] if len(near) else k, own=own, progress=None
+    )[0]

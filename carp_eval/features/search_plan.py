@@ -1,0 +1,79 @@
+"""How an exact search of a bank is cut to the memory it may take."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from jaxtyping import Float32
+from torch import Tensor
+
+from carp_eval.errors import UsageError
+from carp_eval.features.bank import Bank
+from carp_eval.features.exact import BLOCK_VALUES
+from carp_eval.features.search import MARGIN
+
+SearchPrecision = Literal["float32", "bf16"]
+
+# More rows at once are no faster; fewer are less to do again after a kill.
+MOST_SLAB_ROWS = 32768
+FEWEST_SLAB_ROWS = 256
+# Queries that look at a slab together: more are no faster, fewer tell more often how far it is.
+QUERIES_AT_ONCE = 4096
+# Fetched beyond the k-th neighbour where bf16 chooses, whose error reorders more than float32's.
+BF16_MARGIN = 32
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a search is cut to fit into memory.
+
+    Attributes:
+        fetched: Rows that are kept of each query until float64 has settled their order.
+        slab_rows: Rows of the bank that are held in float32, twice.
+    """
+
+    fetched: int
+    slab_rows: int
+
+
+def fits(bank: Bank, queries: Float32[Tensor, "query dim"], budget: int) -> bool:
+    """Tell whether a bank can be searched in memory, as a float32 matrix beside the queries."""
+    return 4 * bank.dim * (len(bank) + len(queries)) <= budget
+
+
+def plan_for(
+    bank: Bank,
+    queries: Float32[Tensor, "query dim"],
+    *,
+    k: int,
+    budget: int,
+    precision: SearchPrecision = "float32",
+) -> Plan:
+    """Cut a search to the memory it may take.
+
+    Args:
+        bank: The rows to choose from.
+        queries: The queries.
+        k: Neighbours of each, itself included.
+        budget: Bytes that the search may take.
+        precision: What chooses candidates.
+
+    Raises:
+        UsageError: If that is too little for queries, running neighbours and the smallest slab.
+    """
+    margin = MARGIN if precision == "float32" else BF16_MARGIN + k // 8
+    fetched = min(k + margin, len(bank))
+    wide = 4 if precision == "float32" else 6
+    # Of each query: its features; what was found so far, twice while more is added; its neighbours at last.
+    of_queries = len(queries) * (wide * bank.dim + 12 * fetched + 16 * k) + 60 * fetched * QUERIES_AT_ONCE
+    # Two slabs, one of which may be a third time in bf16; what is converted or settled at once.
+    of_row = (wide + 4) * bank.dim
+    beside = 20 * BLOCK_VALUES
+    rows = (budget - of_queries - beside) // of_row
+    if rows < min(FEWEST_SLAB_ROWS, len(bank)):
+        least = of_queries + beside + min(FEWEST_SLAB_ROWS, len(bank)) * of_row
+        raise UsageError(
+            f"{budget / 1e6:,.1f} MB of memory are too little to search for {k} neighbours of {len(queries)} queries "
+            f"of {bank.dim} dimensions: give {math.ceil(least / 1e5) / 10:,.1f} MB or more (--memory)"
+        )
+    return Plan(fetched, int(min(rows, MOST_SLAB_ROWS, len(bank))))

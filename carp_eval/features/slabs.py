@@ -1,0 +1,152 @@
+"""The nearest rows of each query so far, while a bank passes by slab by slab.
+
+What finds them need not be right to the last bit: it keeps more than are wanted, which are then put in order in
+float64 (`neighbours`).
+"""
+
+from abc import ABC, abstractmethod
+
+import faiss
+import torch
+from jaxtyping import Float, Float32, Int64, Shaped
+from torch import Tensor
+
+# Rows that are multiplied together where no library fuses the product with the choice: 64 MB of bf16 products.
+BLOCK_ROWS = 8192
+
+
+class Best:
+    """The rows of the highest similarity that each query has met, the highest first.
+
+    Attributes:
+        similarities: Of each row to the query; minus infinity where no row was met yet.
+        rows: Their numbers.
+    """
+
+    def __init__(
+        self, similarities: Float32[Tensor, "query fetched"], rows: Int64[Tensor, "query fetched"]
+    ) -> None:
+        self.similarities = similarities
+        self.rows = rows
+
+    @classmethod
+    def none_yet(cls, queries: int, fetched: int, *, device: torch.device) -> "Best":
+        """Begin without a row."""
+        return cls(
+            torch.full((queries, fetched), -torch.inf, device=device),
+            torch.full((queries, fetched), -1, dtype=torch.int64, device=device),
+        )
+
+    def part(self, queries: slice) -> "Best":
+        """Return those of some queries: what is added to them is added here."""
+        return Best(self.similarities[queries], self.rows[queries])
+
+    def add(self, similarities: Float[Tensor, "query found"], rows: Int64[Tensor, "query found"]) -> None:
+        """Look at more rows of each query, and keep the best of all."""
+        width = self.rows.shape[1]
+        among = torch.cat([self.similarities, similarities.float()], dim=1)
+        torch.topk(among, width, dim=1, out=(self.similarities, order := torch.empty_like(self.rows)))
+        self.rows.copy_(torch.cat([self.rows, rows], dim=1).gather(1, order))
+
+    def add_above(self, products: Float[Tensor, "query row"], *, first: int) -> None:
+        """Look at a block of consecutive rows.
+
+        Only what lies above a query's worst is looked at further: a few, once some blocks have passed.
+
+        Args:
+            products: Similarity of every query to every row of the block.
+            first: The first row's number.
+        """
+        above = products > self.similarities[:, -1:].to(products.dtype)
+        counts = above.sum(dim=1)
+        most = int(counts.max())
+        if most > self.rows.shape[1]:
+            found, places = products.topk(min(self.rows.shape[1], products.shape[1]), dim=1)
+            self.add(found, places + first)
+        elif most:
+            query, row = above.nonzero(as_tuple=True)
+            place = torch.arange(len(query), device=query.device) - (counts.cumsum(0) - counts)[query]
+            shape = (len(products), most)
+            found = torch.full(shape, -torch.inf, device=products.device)
+            rows = torch.full(shape, -1, dtype=torch.int64, device=products.device)
+            found[query, place], rows[query, place] = products[query, row].float(), row + first
+            self.add(found, rows)
+
+
+class Finder(ABC):
+    """Multiplies queries with a slab of the bank, and keeps the best.
+
+    Attributes:
+        device: Where it works, and where the best must be.
+    """
+
+    device: torch.device
+
+    @abstractmethod
+    def load(self, slab: Float32[Tensor, "row dim"], *, first: int) -> None:
+        """Make the next slab ready, whose first row has this number; it may be written over."""
+
+    @abstractmethod
+    def look(self, queries: slice, best: Best) -> None:
+        """Show some queries the slab; `best` are theirs."""
+
+
+class FaissFinder(Finder):
+    """In float32 on the processor, by FAISS, which chooses from each block of products while a cache holds it."""
+
+    def __init__(self, queries: Float32[Tensor, "query dim"]) -> None:
+        self.device = torch.device("cpu")
+        self._queries = queries
+        self._slab, self._first = queries[:0], 0
+
+    def load(self, slab: Float32[Tensor, "row dim"], *, first: int) -> None:
+        """Make the next slab ready."""
+        self._slab, self._first = slab, first
+
+    def look(self, queries: slice, best: Best) -> None:
+        """Show some queries the slab."""
+        found, rows = faiss.knn(
+            self._queries[queries].numpy(),
+            self._slab.numpy(),
+            min(best.rows.shape[1], len(self._slab)),
+            metric=faiss.METRIC_INNER_PRODUCT,
+        )
+        best.add(torch.from_numpy(found), torch.from_numpy(rows) + self._first)
+
+
+class TorchFinder(Finder):
+    """By torch: in float32 on a GPU, or in bf16 anywhere.
+
+    bf16 has eight bits: rows are taken relative to a centre, which adds the same to all of a query's similarities, so
+    that those bits tell neighbours apart and not the bank from zero.
+    """
+
+    def __init__(
+        self,
+        queries: Float32[Tensor, "query dim"],
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+        centre: Float32[Tensor, " dim"] | None = None,
+    ) -> None:
+        self.device = device
+        self._dtype = dtype
+        self._queries = queries.to(device, dtype)
+        self._centre = None if centre is None else centre.to(device)
+        self._slab: Shaped[Tensor, "row dim"] = self._queries[:0]
+        self._first = 0
+
+    def load(self, slab: Float32[Tensor, "row dim"], *, first: int) -> None:
+        """Make the next slab ready."""
+        # The last one goes before the next comes: there is memory for one.
+        self._slab = self._queries[:0]
+        moved = slab.to(self.device, non_blocking=True)
+        self._slab = (moved if self._centre is None else moved.sub_(self._centre)).to(self._dtype)
+        self._first = first
+
+    def look(self, queries: slice, best: Best) -> None:
+        """Show some queries the slab."""
+        asked = self._queries[queries]
+        for start in range(0, len(self._slab), BLOCK_ROWS):
+            products = asked @ self._slab[start : start + BLOCK_ROWS].T
+            best.add_above(products, first=self._first + start)

@@ -1,0 +1,101 @@
+"""A bank's rows in float32, read from its files as they are asked for, never all at once."""
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, Int64
+from torch import Tensor
+
+from carp_eval.features.rows import lengths
+
+# What is converted at once: 4 MB in float32, which a cache holds.
+PART_VALUES = 2**20
+
+
+class StoredRows:
+    """The float32 matrix of a bank whose shards are mapped from disk: to the bit the rows that `unit_rows` gives.
+
+    Attributes:
+        lengths: Each row's length as it is stored.
+        normalise: Whether rows are scaled to length one; zeros stay zero.
+    """
+
+    def __init__(self, shards: Sequence[Float[Tensor, "_ dim"]], *, normalise: bool) -> None:
+        """Look at every row once.
+
+        Raises:
+            BankError: If a value is not finite; the message numbers the rows.
+        """
+        self._shards = [shard for shard in shards if len(shard)]
+        self._starts = [0, *np.cumsum([len(shard) for shard in self._shards]).tolist()]
+        self._dim = shards[0].shape[1]
+        self.normalise = normalise
+        step = max(1, PART_VALUES // self._dim)
+        found: list[Tensor] = []
+        for shard, start in zip(self._shards, self._starts, strict=False):
+            for first in range(0, len(shard), step):
+                part = shard[first : first + step].float()
+                found.append(lengths(part, "features", first=start + first))
+        self.lengths: Float32[Tensor, " row"] = torch.cat(found) if found else torch.empty(0)
+
+    def __len__(self) -> int:
+        return self._starts[-1]
+
+    @property
+    def dim(self) -> int:
+        """Width of a row."""
+        return self._dim
+
+    @property
+    def longest(self) -> float:
+        """A bound of the rows' lengths, as they are given."""
+        # A row that was divided by its length has length one but for float32's rounding.
+        return 1 + 1e-5 if self.normalise else float(self.lengths.max())
+
+    def slab(
+        self, start: int, stop: int, *, into: Float32[Tensor, "_ dim"] | None = None
+    ) -> Float32[Tensor, "row dim"]:
+        """Return consecutive rows.
+
+        Args:
+            start: The first.
+            stop: The one after the last.
+            into: Is filled from its beginning, in place of new memory.
+        """
+        matrix = torch.empty(stop - start, self._dim) if into is None else into[: stop - start]
+        filled = 0
+        while filled < len(matrix):
+            number = bisect_right(self._starts, start + filled) - 1
+            first = start + filled - self._starts[number]
+            part = self._shards[number][first : first + len(matrix) - filled]
+            matrix[filled : filled + len(part)] = part
+            filled += len(part)
+        return self._scaled(matrix, self.lengths[start:stop])
+
+    def take(self, rows: Int64[Tensor, " row"]) -> Float32[Tensor, "row dim"]:
+        """Return rows by their numbers; ascending ones are read fastest."""
+        ascending, order = rows.sort()
+        taken = self.ascending(ascending)
+        return torch.empty_like(taken).index_copy_(0, order, taken)
+
+    def ascending(self, rows: Int64[Tensor, " row"]) -> Float32[Tensor, "row dim"]:
+        """Return rows by their numbers, which must ascend."""
+        if not len(rows):
+            return torch.empty(0, self._dim)
+        first, last = (bisect_right(self._starts, int(row)) - 1 for row in (rows[0], rows[-1]))
+        ends = torch.searchsorted(rows, torch.tensor(self._starts[first : last + 2])).tolist()
+        parts = [
+            self._shards[first + number].index_select(0, rows[begin:end] - self._starts[first + number])
+            for number, (begin, end) in enumerate(pairwise(ends))
+            if begin < end
+        ]
+        joined = parts[0] if len(parts) == 1 else torch.cat(parts)
+        return self._scaled(joined.float(), self.lengths.index_select(0, rows))
+
+    def _scaled(
+        self, matrix: Float32[Tensor, "row dim"], length: Float32[Tensor, " row"]
+    ) -> Float32[Tensor, "row dim"]:
+        return matrix.div_(length.where(length > 0, 1)[:, None]) if self.normalise else matrix

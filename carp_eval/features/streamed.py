@@ -1,0 +1,271 @@
+"""Exact search of a bank larger than memory: its rows pass once, slab by slab, before all queries.
+
+The neighbours are those of `search`, whatever the memory: both fetch by float32 and settle in float64. A slab is
+converted while the one before it is multiplied, so that the time is that of the product.
+"""
+
+import hashlib
+import time
+from collections.abc import Callable, Generator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float32, Float64
+from torch import Tensor
+
+from carp_eval.features import memory as memory_of
+from carp_eval.features.bank import Bank
+from carp_eval.features.exact import Exhaustive, float32_error
+from carp_eval.features.neighbours import Neighbours, joined, rescored, settle, without_self
+from carp_eval.features.rows import lengths, plain_rows, unit_rows
+from carp_eval.features.search import CHUNK, check_fits, faiss_blocks, search
+from carp_eval.features.search_plan import QUERIES_AT_ONCE, Plan, SearchPrecision, fits, plan_for
+from carp_eval.features.slabs import Best, FaissFinder, Finder, TorchFinder
+from carp_eval.features.stored import StoredRows
+
+# What is looked at to find where a bank's centre is.
+CENTRE_ROWS = 4096
+SECONDS_BETWEEN_SAVES = 60.0
+
+
+@runtime_checkable
+class Keeper(Protocol):
+    """Keeps the state of a search, so that a kill costs minutes, not all."""
+
+    def load(self) -> Mapping[str, Any] | None:
+        """Return what was kept last; None where nothing was."""
+        ...
+
+    def save(self, state: Mapping[str, Any]) -> None:
+        """Keep tensors and plain values in place of what was kept."""
+        ...
+
+
+def search_bank(
+    bank: Bank,
+    queries: Float32[Tensor, "query width"],
+    *,
+    k: int,
+    normalise: bool = True,
+    memory: int | None = None,
+    precision: SearchPrecision = "float32",
+    exclude_self: bool = False,
+    device: torch.device | None = None,
+    kept: Keeper | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Neighbours:
+    """Find the k rows of a bank on disk with the largest inner product with each query.
+
+    The bank is read into memory where it fits, in float32, and streamed from its files elsewhere.
+
+    Args:
+        bank: The rows to choose from.
+        queries: What to find the neighbours of; of length one, where the bank's rows are to be.
+        k: Neighbours of each query.
+        normalise: Whether the bank's rows are scaled to length one.
+        memory: Bytes that the search may take, queries included; None is a quarter of what there is. It moves no
+            neighbour. Pages of files that the system may drop at any time do not count.
+        precision: `bf16` chooses candidates by eight-bit products, which may miss a neighbour, and orders them in
+            float64; `float32` misses none.
+        exclude_self: Whether query i is row i of the bank, and no neighbour of itself.
+        device: Where products are made; None is a GPU if there is one.
+        kept: Keeps the state of a streamed search, from which the same search goes on.
+        progress: Is told how far it is, in queries, and of how many.
+
+    Returns:
+        The neighbours: similarity descending, then row ascending.
+
+    Raises:
+        UsageError: If there are fewer than k rows to choose from, widths differ, or the memory is too little.
+        BankError: If a value is not finite; the message numbers the rows.
+    """
+    check_fits(len(bank), bank.dim, queries, k=k, exclude_self=exclude_self)
+    device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    budget = memory_of.default_budget() if memory is None else memory
+    if precision == "float32" and device.type == "cpu" and fits(bank, queries, budget):
+        rows = (unit_rows if normalise else plain_rows)(bank.shards())
+        return search(rows, queries, k=k, exclude_self=exclude_self, progress=progress)
+    plan = plan_for(bank, queries, k=k + exclude_self, budget=budget, precision=precision)
+    name = ""
+    if kept is not None:
+        name = _name(bank, queries, fetched=plan.fetched, normalise=normalise, precision=precision)
+    return stream(
+        bank.stored_rows(normalise=normalise),
+        queries,
+        plan,
+        k=k,
+        precision=precision,
+        exclude_self=exclude_self,
+        device=device,
+        kept=kept,
+        name=name,
+        progress=progress,
+    )
+
+
+def stream(
+    bank: StoredRows,
+    queries: Float32[Tensor, "query dim"],
+    plan: Plan,
+    *,
+    k: int,
+    precision: SearchPrecision = "float32",
+    exclude_self: bool = False,
+    device: torch.device | None = None,
+    kept: Keeper | None = None,
+    name: str = "",
+    progress: Callable[[int, int], None] | None = None,
+) -> Neighbours:
+    """Search a bank slab by slab (see `search_bank`).
+
+    Args:
+        bank: The rows to choose from.
+        queries: The queries.
+        plan: How the search is cut; it moves no neighbour, but for bf16's misses.
+        k: Neighbours of each query.
+        precision: What chooses candidates.
+        exclude_self: Whether query i is row i of the bank.
+        device: Where products are made; None is the processor.
+        kept: Keeps the state.
+        name: Tells this search from others in what was kept.
+        progress: Is told how far it is.
+    """
+    device = device or torch.device("cpu")
+    queries = queries.contiguous()
+    tolerance = lengths(queries, "the queries").double() * bank.longest * float32_error(bank.dim)
+    finder = _finder(bank, queries, precision=precision, device=device)
+    best = _pass(bank, len(queries), finder, plan, kept=kept, name=name, progress=progress)
+    exhaustive = Exhaustive(bank)
+    parts: list[Neighbours] = []
+    for start in range(0, len(queries), CHUNK):
+        part = slice(start, start + CHUNK)
+        near = _settled(
+            bank,
+            exhaustive,
+            queries[part],
+            best.part(part),
+            tolerance[part],
+            k=k + exclude_self,
+            by=precision,
+        )
+        parts.append(
+            without_self(near, torch.arange(start, start + len(near.indices))) if exclude_self else near
+        )
+    return joined(parts, k=k)
+
+
+def _settled(
+    bank: StoredRows,
+    exhaustive: Exhaustive,
+    queries: Float32[Tensor, "query dim"],
+    best: Best,
+    tolerance: Float64[Tensor, " query"],
+    *,
+    k: int,
+    by: SearchPrecision,
+) -> Neighbours:
+    if by == "bf16":
+        return rescored(bank, queries, best.rows.cpu(), k=k)
+    similarities, rows = best.similarities.cpu().numpy(), best.rows.cpu().numpy()
+    return settle(bank, exhaustive, queries, similarities, rows, tolerance.numpy(), k=k)
+
+
+def _finder(
+    bank: StoredRows,
+    queries: Float32[Tensor, "query dim"],
+    *,
+    precision: SearchPrecision,
+    device: torch.device,
+) -> Finder:
+    if precision == "bf16":
+        sample = torch.arange(0, len(bank), max(1, len(bank) // CENTRE_ROWS))
+        centre = bank.take(sample).mean(dim=0)
+        return TorchFinder(queries, device=device, dtype=torch.bfloat16, centre=centre)
+    if device.type == "cpu":
+        return FaissFinder(queries)
+    return TorchFinder(queries, device=device, dtype=torch.float32)
+
+
+def _pass(
+    bank: StoredRows,
+    count: int,
+    finder: Finder,
+    plan: Plan,
+    *,
+    kept: Keeper | None,
+    name: str,
+    progress: Callable[[int, int], None] | None,
+) -> Best:
+    """Let the bank pass before all queries, from where an earlier run of the same search was stopped."""
+    best, done = _begun(kept, name, count, plan.fetched, device=finder.device)
+    if progress is not None and done:
+        progress(done * count // len(bank), count)
+    saved = time.monotonic()
+    starts = range(done, len(bank), plan.slab_rows)
+    # Two slabs in turn: while one is multiplied, the next is read.
+    pinned = finder.device.type == "cuda"
+    slabs = [torch.empty(plan.slab_rows, bank.dim, pin_memory=pinned) for _ in starts[:2]]
+
+    def read(number: int) -> Tensor:
+        start = starts[number]
+        return bank.slab(start, min(start + plan.slab_rows, len(bank)), into=slabs[number % 2])
+
+    with faiss_blocks(), _full_float32(), ThreadPoolExecutor(max_workers=1) as reader:
+        coming = [reader.submit(read, 0)] if starts else []
+        for number, start in enumerate(starts):
+            rows = coming.pop().result()
+            after = start + plan.slab_rows
+            if after < len(bank):
+                coming.append(reader.submit(read, number + 1))
+            finder.load(rows, first=start)
+            for first in range(0, count, QUERIES_AT_ONCE):
+                part = slice(first, min(first + QUERIES_AT_ONCE, count))
+                finder.look(part, best.part(part))
+                if progress is not None:
+                    share = (start * count + len(rows) * part.stop) / (len(bank) * count)
+                    progress(int(share * count), count)
+            if kept is not None and after < len(bank) and time.monotonic() - saved >= SECONDS_BETWEEN_SAVES:
+                kept.save(
+                    {"name": name, "rows_done": after, "similarities": best.similarities, "rows": best.rows}
+                )
+                saved = time.monotonic()
+    return best
+
+
+def _begun(
+    kept: Keeper | None, name: str, count: int, fetched: int, *, device: torch.device
+) -> tuple[Best, int]:
+    """Return the best so far and the rows that were looked at: none, or those of a search of this name."""
+    state = None if kept is None else kept.load()
+    if state is None or state.get("name") != name:
+        return Best.none_yet(count, fetched, device=device), 0
+    return Best(state["similarities"].to(device), state["rows"].to(device)), state["rows_done"]
+
+
+def _name(
+    bank: Bank,
+    queries: Float32[Tensor, "query dim"],
+    *,
+    fetched: int,
+    normalise: bool,
+    precision: SearchPrecision,
+) -> str:
+    """Return what tells a search from any other: equal names have equal states."""
+    digest = hashlib.sha256(f"{bank.fingerprint.sha256} {fetched} {normalise} {precision}".encode())
+    # Of a bank, only some rows may be seen.
+    digest.update(bank.index.numpy().data)
+    digest.update(queries.contiguous().numpy().data)
+    return digest.hexdigest()
+
+
+@contextmanager
+def _full_float32() -> Generator[None]:
+    """Have a GPU multiply in float32, not in TF32's ten bits: the setting is torch's, for the whole process."""
+    before = torch.backends.cuda.matmul.fp32_precision
+    torch.backends.cuda.matmul.fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.fp32_precision = before
