@@ -35,6 +35,7 @@ from sklearn.linear_model import LogisticRegression
 from carp_eval.cards.linear import CachedLinearCard
 from carp_eval.cards.loading import check, folder, read
 from carp_eval.evaluation import held_out, linear_grid
+from carp_eval.evaluation.grid_rows import InMemory
 from carp_eval.features.rows import standardise
 
 PATH = folder("protocols") / "linear@cached-grid.toml"
@@ -77,7 +78,7 @@ def time_forms(forms, rows, few, repeats):
 def train(card, features, labels, rows, pairs, num_classes, epochs):
     rates, decays = torch.tensor(pairs, dtype=torch.float64).unbind(dim=1)
     return linear_grid.train(
-        features,
+        InMemory(features),
         labels,
         rows,
         learning_rates=rates,
@@ -93,9 +94,9 @@ def train(card, features, labels, rows, pairs, num_classes, epochs):
 def grid_score(card, pairs, features, labels, queries, wanted, num_classes):
     parts = held_out.split(labels, share=card.held_out, class_names=["class"] * num_classes, seed=0)
     heads = train(card, features, labels, parts.fitted, pairs, num_classes, card.epochs)
-    best = held_out.best(linear_grid.judge(heads, features, labels, parts.held_out))
+    best = held_out.best(linear_grid.judge(heads, InMemory(features), labels, parts.held_out))
     heads = train(card, features, labels, torch.arange(len(labels)), [pairs[best]], num_classes, card.epochs)
-    score = linear_grid.judge(heads, queries, wanted, torch.arange(len(wanted))).top1.item()
+    score = linear_grid.judge(heads, InMemory(queries), wanted, torch.arange(len(wanted))).top1.item()
     return score * 100, f"rate {pairs[best][0]:g}, decay {pairs[best][1]:g}"
 
 

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from carp_eval.commands import options
 from carp_eval.commands.plugged import WithPlugins
 from carp_eval.commands.protocol import protocol
 from carp_eval.commands.suite import suite
@@ -42,7 +43,7 @@ app.command("suite")(suite)
 
 
 @app.command()
-@protocol("knn", default="dino")
+@protocol("knn", default="dino", searches=True)
 def knn(
     k: Annotated[
         list[int] | None,
@@ -52,6 +53,17 @@ def knn(
         list[float] | None,
         typer.Option("--temperature", help="Softness of the vote; repeat for a grid. Default: the card's."),
     ] = None,
+    search: Annotated[
+        options.SearchChoice | None,
+        typer.Option(
+            "--search",
+            help="bf16 is faster and may miss a neighbour, approximate asks the bank's index (carp bank index) and may "
+            "miss some: the record says how many. Default: the card's.",
+        ),
+    ] = None,
+    approximate: Annotated[
+        bool, typer.Option("--approximate", help="The same as --search approximate.")
+    ] = False,
 ) -> dict[str, Any]:
     """Classify test images by a weighted vote of their nearest neighbours in the bank."""
     several = sorted(set(temperature or []))
@@ -59,11 +71,15 @@ def knn(
     if len(several) == 1:
         # In place of several, too, where the card has those.
         softness = {"temperature": several[0], "temperatures": []}
-    return softness | _said(k=sorted(set(k or [])))
+    if approximate:
+        if search not in (None, options.SearchChoice.approximate):
+            raise UsageError(f"--approximate and --search {search.value} say two things: give one")
+        search = options.SearchChoice.approximate
+    return softness | _said(k=sorted(set(k or [])), search=None if search is None else search.value)
 
 
 @app.command()
-@protocol("cluster", default="carp")
+@protocol("cluster", default="carp", streams=True)
 def cluster(
     clusters: Annotated[
         int | None, typer.Option("--clusters", min=2, help="Clusters. Default: the number of classes.")
@@ -113,7 +129,7 @@ def copydays(
 
 
 @app.command()
-@protocol("linear", default="cached-grid")
+@protocol("linear", default="cached-grid", streams=True)
 def linear(
     epochs: Epochs = None,
     lr: Annotated[

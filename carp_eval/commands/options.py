@@ -1,6 +1,7 @@
 """The options that mean the same in every command."""
 
 import json
+import re
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
@@ -97,6 +98,60 @@ LeakCheck = Annotated[
     ),
 ]
 DropLeaks = Annotated[bool, typer.Option("--drop-leaks", help="Leave such images out of the scores.")]
+
+
+class SearchChoice(StrEnum):
+    """How a k-NN search finds neighbours."""
+
+    exact = "exact"
+    bf16 = "bf16"
+    approximate = "approximate"
+
+
+def memory_size(text: str) -> int:
+    """Read an amount of memory, `4GiB`, `500MB` or `4G`, in bytes.
+
+    Raises:
+        UsageError: If it is none.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?", text.strip(), flags=re.IGNORECASE)
+    if found is None or (found[3] and not found[2]):
+        raise UsageError(f"--memory takes an amount such as 4GiB or 500MB, got {text!r}")
+    # As memory is sold, and as `free -h` has it, G is GiB; with a B behind it, it is what the SI says.
+    binary = found[3] or not text.strip().upper().endswith("B")
+    size = int(float(found[1]) * (1024 if binary else 1000) ** " KMGT".index(found[2].upper() or " "))
+    if size < 1:
+        raise UsageError(f"--memory takes an amount above zero, got {text!r}")
+    return size
+
+
+Memory = Annotated[
+    int | None,
+    typer.Option(
+        "--memory",
+        metavar="SIZE",
+        parser=memory_size,
+        help="Memory that the search may take, such as 4GiB; it moves no score. Default: a quarter of what there is.",
+    ),
+]
+MemoryToLearn = Annotated[
+    int | None,
+    typer.Option(
+        "--memory",
+        metavar="SIZE",
+        parser=memory_size,
+        help="Memory that learning from banked features may take, such as 4GiB; larger ones are read from disk, and "
+        "the record says how. Default: a quarter of what there is.",
+    ),
+]
+
+Part = Annotated[
+    str,
+    typer.Option(
+        "--part", metavar="I/N", help="Only part I, from 0, of N of the bank's shards. Default: all of it."
+    ),
+]
+ExactSearch = Annotated[bool, typer.Option("--exact", help="Leave the index alone and compare every row.")]
 
 
 def branch_of(choice: BranchChoice | None) -> Literal["teacher", "student"] | None:

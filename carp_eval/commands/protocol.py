@@ -18,7 +18,7 @@ Changes = Callable[..., dict[str, Any]]
 
 
 def protocol(
-    kind: str, *, default: str, place: Path | None = None
+    kind: str, *, default: str, place: Path | None = None, searches: bool = False, streams: bool = False
 ) -> Callable[[Changes], Callable[..., None]]:
     """Make a command of a function that turns a protocol's own options into changes of its card.
 
@@ -28,6 +28,8 @@ def protocol(
         kind: The kind of protocol.
         default: The variant that runs where none is named.
         place: Folder of its cards; None is that of ours.
+        searches: Whether it has a search, and so `--memory`.
+        streams: Whether it learns from features that may be larger than memory, and so `--memory`.
     """
 
     def decorate(changes: Changes) -> Callable[..., None]:
@@ -44,8 +46,12 @@ def protocol(
             default=default,
             annotation=Annotated[str, typer.Option("--variant", help=named)],
         )
+        of_memory = options.Memory if searches else options.MemoryToLearn
+        memory = inspect.Parameter(
+            "memory", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=of_memory
+        )
         command.__name__, command.__doc__ = changes.__name__, changes.__doc__
-        return _signed(command, (*own.values(), variant))
+        return _signed(command, (*own.values(), variant, *([memory] if searches or streams else [])))
 
     return decorate
 
@@ -157,4 +163,5 @@ def settings_of(shared: Mapping[str, Any], *, progress: "Bar | None" = None) -> 
         dtype=shared["dtype"].value,
         skip_bad=shared["skip_bad"],
         progress=progress,
+        memory=shared.get("memory"),
     )

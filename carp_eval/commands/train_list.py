@@ -4,8 +4,10 @@ import re
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from itertools import takewhile
+from typing import TYPE_CHECKING
 
-from carp_eval.cards.recipe import RecipeCard
+if TYPE_CHECKING:
+    from carp_eval.cards.recipe import RecipeCard
 
 
 def show(matching: str | None) -> None:
@@ -57,7 +59,7 @@ def _matches(name: str, matching: str) -> bool:
     return fnmatchcase(name, matching) if "*" in matching else matching in name
 
 
-def _by_series(cards: Mapping[str, RecipeCard]) -> list[dict[str, str]]:
+def _by_series(cards: Mapping[str, "RecipeCard"]) -> list[dict[str, str]]:
     """Return a row for each recipe, but one for all of a series, where the first of them would stand."""
     rows: dict[str, dict[str, str]] = {}
     for name, card in cards.items():
@@ -70,7 +72,7 @@ def _by_series(cards: Mapping[str, RecipeCard]) -> list[dict[str, str]]:
     return list(rows.values())
 
 
-def _one_by_one(cards: Mapping[str, RecipeCard]) -> list[dict[str, str]]:
+def _one_by_one(cards: Mapping[str, "RecipeCard"]) -> list[dict[str, str]]:
     return [
         {
             "recipe": name,

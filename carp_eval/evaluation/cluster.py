@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Int64
 
 from carp_eval import distributed
@@ -11,19 +12,23 @@ from carp_eval.data import subsets
 from carp_eval.data.images import Images
 from carp_eval.data.subset import Subset, draw
 from carp_eval.errors import UsageError
-from carp_eval.evaluation import few_labels, kmeans, query_set
+from carp_eval.evaluation import few_labels, kmeans, kmeans_streamed, query_set, scaled
 from carp_eval.evaluation.job import Job
 from carp_eval.evaluation.kmeans import Clusters
 from carp_eval.evaluation.outcome import Outcome
 from carp_eval.evaluation.query_set import QuerySet
+from carp_eval.evaluation.scaled import ScaledRows, ahead
+from carp_eval.features import memory as memory_of
 from carp_eval.features.bank import Bank
 from carp_eval.features.extraction import Progress
-from carp_eval.features.rows import plain_rows, standardise
+from carp_eval.features.streamed import Keeper
 from carp_eval.metrics import bootstrap, clustering
 from carp_eval.results import Score
 
 # FAISS warns below so many points per centre, into the terminal; here it is a note of the result.
 FEW_POINTS = 39
+# Scored images that are assigned at once.
+ASSIGNED_ROWS = 8192
 
 
 def run(job: Job) -> Outcome:
@@ -46,13 +51,30 @@ def run(job: Job) -> Outcome:
     asked = query_set.checked(job, QuerySet(queries, (), {}), whole if part is None else part, scored)
     job.judged = asked.bank
     bar = job.bar("k-means")
-    outcome = distributed.on_main(lambda: judge(card, bank, asked.bank, seed=job.seed, progress=bar))
+    outcome = distributed.on_main(
+        lambda: judge(
+            card,
+            bank,
+            asked.bank,
+            seed=job.seed,
+            progress=bar,
+            memory=job.settings.memory,
+            kept=job.unfinished(),
+        )
+    )
     notes = (*chosen, *outcome.notes, *asked.notes)
     return replace(outcome, notes=notes, counts={**outcome.counts, **asked.counts})
 
 
 def judge(
-    card: ClusterCard, bank: Bank, queries: Bank, *, seed: int, progress: Progress | None = None
+    card: ClusterCard,
+    bank: Bank,
+    queries: Bank,
+    *,
+    seed: int,
+    progress: Progress | None = None,
+    memory: int | None = None,
+    kept: Keeper | None = None,
 ) -> Outcome:
     """Fit k-means on one bank, assign the images of another, and compare with their classes.
 
@@ -62,36 +84,36 @@ def judge(
         queries: The images that are scored.
         seed: Of k-means and the bootstrap.
         progress: Is told of iterations done.
+        memory: Bytes that Lloyd's k-means may take; None is a quarter of what there is. Points that need more are read
+            from disk at each iteration, which moves centres by rounding alone, as a note tells.
+        kept: Keeps the state of Lloyd's k-means.
 
     Raises:
-        UsageError: If there are fewer rows than clusters, or images to score lack labels.
+        UsageError: If there are fewer rows than clusters, images to score lack labels, or the memory is too little.
         BankError: If the banks are of different models or settings, or a feature is not finite.
     """
     bank.check_comparable(queries)
-    points, scored = plain_rows(bank.shards()), plain_rows(queries.shards())
-    if card.standardise:
-        points, scored = standardise(points, scored)
     clusters = card.clusters or len(bank.class_names)
     if not clusters:
         raise UsageError(
             f"{bank.record.dataset} has no classes, which clusters are held against; expected a folder for each class, "
             "or a column of labels. What needs no labels: carp eval labelfree"
         )
+    kmeans.check(len(bank), clusters)
+    if isinstance(card, MiniBatchCard):
+        _check_memory(len(bank), bank.dim, memory)
+    rows, asked = scaled.both(bank, queries, how="standardised" if card.standardise else "plain")
+    how: list[str] = []
     match card:
         case LloydCard():
-            found = kmeans.fit(
-                points,
-                clusters=clusters,
-                iterations=card.iterations,
-                restarts=card.restarts,
-                spherical=card.spherical,
-                points_per_centre=card.points_per_centre,
-                seed=seed,
-                progress=progress,
+            budget = memory_of.default_budget() if memory is None else memory
+            name = scaled.name_of(bank, card.model_dump(mode="json"), clusters, seed)
+            found, how = _lloyd(
+                card, rows, clusters, seed=seed, budget=budget, progress=progress, kept=kept, name=name
             )
         case MiniBatchCard():
             found = kmeans.fit_in_batches(
-                points,
+                rows.slab(0, len(rows)),
                 clusters=clusters,
                 batch_size=card.batch_size,
                 max_epochs=card.max_epochs,
@@ -101,19 +123,89 @@ def judge(
             )
         case _:
             raise AssertionError(f"no k-means of mode {card.mode}")
-    assigned = kmeans.assign(scored, found)
+    assigned = np.concatenate(
+        [kmeans.assign(part, found) for _, part in ahead(asked.slab, len(asked), at_once=ASSIGNED_ROWS)]
+    )
     classes = queries.labels.numpy()
     right = clustering.matched(classes, assigned)
     return Outcome(
         scores=_scores(classes, assigned, right, seed=seed),
         predictions={"cluster": assigned, "matched": right},
-        notes=tuple(_notes(found, classes, rows=len(bank), same=bank.fingerprint == queries.fingerprint)),
+        notes=(*how, *_notes(found, classes, same=bank.fingerprint == queries.fingerprint)),
         counts={
             "clusters": clusters,
             "fitted": found.points,
             "clusters_met": len(np.unique(assigned)),
             "iterations": found.iterations,
         },
+    )
+
+
+def _lloyd(
+    card: LloydCard,
+    rows: ScaledRows,
+    clusters: int,
+    *,
+    seed: int,
+    budget: int,
+    progress: Progress | None,
+    kept: Keeper | None,
+    name: str,
+) -> tuple[Clusters, list[str]]:
+    """Fit in memory where the points fit, else from disk; say on what, and how."""
+    notes: list[str] = []
+    chosen = kmeans.drawn(len(rows), clusters=clusters, points_per_centre=card.points_per_centre, seed=seed)
+    points = len(rows) if chosen is None else len(chosen)
+    if chosen is not None:
+        notes.append(
+            f"k-means was fitted on {points} of {len(rows)} images, drawn by the seed {seed} as FAISS draws them: "
+            f"{card.points_per_centre} for each of {clusters} clusters"
+        )
+    needed = kmeans.memory_of(
+        points, dim=rows.dim, clusters=clusters, restarts=card.restarts, spherical=card.spherical
+    )
+    if needed <= budget:
+        found = kmeans.fit(
+            rows.slab(0, points) if chosen is None else rows.take(torch.from_numpy(chosen).long()),
+            clusters=clusters,
+            iterations=card.iterations,
+            restarts=card.restarts,
+            spherical=card.spherical,
+            points_per_centre=0,
+            seed=seed,
+            progress=progress,
+            kept=kept,
+            name=name,
+        )
+        return found, notes
+    at_once = kmeans_streamed.slab_rows(rows, clusters=clusters, restarts=card.restarts, budget=budget)
+    found = kmeans_streamed.fit(
+        rows,
+        clusters=clusters,
+        iterations=card.iterations,
+        restarts=card.restarts,
+        spherical=card.spherical,
+        points_per_centre=card.points_per_centre,
+        seed=seed,
+        at_once=at_once,
+        progress=progress,
+        kept=kept,
+        name=f"{name} from disk",
+    )
+    notes.append(
+        f"{points} images of {rows.dim} dimensions are more than the memory that k-means may take: each iteration read "
+        "them from disk, and centres may differ from those found in memory by rounding"
+    )
+    return found, notes
+
+
+def _check_memory(rows: int, dim: int, memory: int | None) -> None:
+    """Tell before the work if k-means on small batches, which needs all features at once, has not the memory."""
+    scaled.check_in_memory(
+        8 * rows * dim,
+        memory=memory,
+        what=f"k-means on small batches of {rows:,} images of {dim} dimensions",
+        instead="take --variant carp, which reads features from disk where they are larger than memory",
     )
 
 
@@ -157,7 +249,7 @@ def _scores(
     )
 
 
-def _notes(clusters: Clusters, classes: Int64[np.ndarray, " image"], *, rows: int, same: bool) -> list[str]:
+def _notes(clusters: Clusters, classes: Int64[np.ndarray, " image"], *, same: bool) -> list[str]:
     count = len(clusters.centres)
     notes: list[str] = []
     if len(np.unique(classes)) == 1:
@@ -166,8 +258,6 @@ def _notes(clusters: Clusters, classes: Int64[np.ndarray, " image"], *, rows: in
         )
     if same:
         notes.append("the images that were clustered are those that are scored")
-    if clusters.points < rows:
-        notes.append(f"k-means was fitted on {clusters.points} of {rows} images, drawn at random")
     if clusters.points < FEW_POINTS * count:
         notes.append(
             f"{clusters.points} images for {count} clusters are few: below {FEW_POINTS} for each, k-means is unsteady"

@@ -29,7 +29,7 @@ Leaks = Literal["count", "drop", "ignore"]
 
 @dataclass(frozen=True)
 class Settings:
-    """What an evaluation needs beside card, model and data; nothing here may move a score.
+    """What an evaluation needs beside card, model and data; nothing here may move a score, but for what a note tells.
 
     Attributes:
         data_root: Folder that holds named data sets.
@@ -40,6 +40,7 @@ class Settings:
         skip_bad: Whether unreadable images are counted and left out.
         bank_home: Folder that holds banks; None is `$CARP_HOME/banks`.
         progress: Makes a bar for work of a name; the bar is told how much is done, of how much.
+        memory: Bytes that a protocol may take which searches or streams; None is a quarter of what there is.
     """
 
     data_root: Path | None = None
@@ -50,6 +51,7 @@ class Settings:
     skip_bad: bool = False
     bank_home: Path | None = None
     progress: Bar | None = None
+    memory: int | None = None
 
 
 DEFAULTS = Settings()

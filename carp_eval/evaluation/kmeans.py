@@ -3,7 +3,6 @@
 On GPUs FAISS's is known to collapse (facebookresearch/faiss#3818).
 """
 
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -14,12 +13,14 @@ from sklearn.cluster import MiniBatchKMeans
 from torch import Tensor
 
 from carp_eval.errors import UsageError
+from carp_eval.evaluation.kmeans_runs import ALIGNED, Runs
 from carp_eval.features.extraction import Progress
+from carp_eval.features.streamed import Keeper
 
 # How FAISS sets the seeds of its restarts apart.
 BETWEEN_RESTARTS = 15_486_557
-# Added to a row, so that rows still begin where a cache line does.
-_ALIGNED = 16
+# What reading and products take beside points and centres.
+BESIDE = 100_000_000
 # scikit-learn's seeds have 32 bits.
 SEEDS = 2**32
 
@@ -50,6 +51,8 @@ def fit(
     points_per_centre: int,
     seed: int,
     progress: Progress | None = None,
+    kept: Keeper | None = None,
+    name: str = "",
 ) -> Clusters:
     """Run Lloyd's k-means with FAISS.
 
@@ -67,102 +70,56 @@ def fit(
         points_per_centre: At most this many points per centre are drawn to fit; 0 takes all.
         seed: Of the draw and the starting points.
         progress: Is told of iterations done.
+        kept: Keeps the state of the runs, from which the same call goes on.
+        name: Tells this call from others in what was kept.
 
     Raises:
         UsageError: If there are fewer points than clusters.
     """
-    _check(features, clusters)
+    check(len(features), clusters)
     points = features.numpy()
-    most = points_per_centre * clusters or len(points)
-    if len(points) > most:
-        points = points[_shuffled(len(points), seed)[:most]]
-    inner = points if spherical else _by_inner_product(points)
+    chosen = drawn(len(points), clusters=clusters, points_per_centre=points_per_centre, seed=seed)
+    if chosen is not None:
+        points = points[chosen]
+    inner = points if spherical else by_inner_product(points)
     cores = faiss.omp_get_max_threads()  # pyright: ignore[reportAttributeAccessIssue]
     side_by_side = min(restarts, cores)
-    watch = _Watch(progress, total=restarts * iterations)
-
-    def run(restart: int) -> _Run:
-        faiss.omp_set_num_threads(cores // side_by_side)  # pyright: ignore[reportAttributeAccessIssue]
-        rows = starting_rows(len(points), clusters=clusters, restart=restart, seed=seed)
-        return _run(
-            inner, inner[rows], dim=points.shape[1], iterations=iterations, spherical=spherical, watch=watch
-        )
-
-    with ThreadPoolExecutor(side_by_side) as threads, watch:
-        runs = list(threads.map(run, range(restarts)))
-    best = max(runs, key=lambda run: run.objective)
-    return Clusters(
-        best.centres[:, : points.shape[1]], spherical, len(points), sum(run.taken for run in runs)
+    starts = [
+        starting_rows(len(points), clusters=clusters, restart=restart, seed=seed)
+        for restart in range(restarts)
+    ]
+    runs = Runs(
+        np.stack([inner[rows] for rows in starts]),
+        dim=points.shape[1],
+        iterations=iterations,
+        progress=progress,
+        kept=kept,
+        name=name,
     )
 
+    def run(restart: int) -> None:
+        faiss.omp_set_num_threads(cores // side_by_side)  # pyright: ignore[reportAttributeAccessIssue]
+        while runs.goes(restart):
+            runs.move(restart, *_iterate(inner, runs.centres[restart], spherical=spherical))
 
-class _Run(NamedTuple):
-    centres: Float32[np.ndarray, "cluster wider"]
-    objective: float
-    taken: int
-
-
-class _Watch:
-    """Adds up the iterations of runs side by side, and ends the runs when whoever waits for them is interrupted."""
-
-    def __init__(self, progress: Progress | None, *, total: int) -> None:
-        self.stopped = threading.Event()
-        self._progress, self._total, self._done, self._lock = progress, total, 0, threading.Lock()
-
-    def __enter__(self) -> None:
-        self.add(0)
-
-    def __exit__(self, *_: object) -> None:
-        self.stopped.set()
-
-    def add(self, iterations: int) -> None:
-        with self._lock:
-            self._done += iterations
-            if self._progress is not None:
-                self._progress(self._done, self._total)
+    with ThreadPoolExecutor(side_by_side) as threads:
+        try:
+            list(threads.map(run, range(restarts)))
+        finally:
+            runs.stop()
+    return Clusters(runs.best(), spherical, len(points), int(runs.taken.sum()))
 
 
-def _run(
-    inner: Float32[np.ndarray, "row wider"],
-    centres: Float32[np.ndarray, "cluster wider"],
-    *,
-    dim: int,
-    iterations: int,
-    spherical: bool,
-    watch: _Watch,
-) -> _Run:
-    """Iterate from the centres given until they rest, `iterations` times at most."""
-    objective, taken = -np.inf, 0
-    if not spherical:
-        _lower_by_length(centres, dim=dim)
-    while taken < iterations and not watch.stopped.is_set():
-        before = centres
-        centres, objective = _iterate(inner, before, spherical=spherical)
-        if not spherical:
-            _lower_by_length(centres, dim=dim)
-        taken += 1
-        resting = np.array_equal(centres, before)
-        watch.add(iterations - taken + 1 if resting else 1)
-        if resting:
-            break
-    return _Run(centres, objective, taken)
-
-
-def _by_inner_product(points: Float32[np.ndarray, "row dim"]) -> Float32[np.ndarray, "row wider"]:
+def by_inner_product(points: Float32[np.ndarray, "row dim"]) -> Float32[np.ndarray, "row wider"]:
     """Give each point a coordinate of 1, so that its nearest centre is the one of the largest inner product.
 
-    x c - |c|^2 / 2 is largest where |x - c|^2 is smallest. FAISS's search by distance takes the lengths of all points
-    anew at each iteration, a tenth of its time; this costs a copy of the points instead.
+    FAISS's search by distance takes the lengths of all points anew at each iteration, a tenth of its time; this costs a
+    copy of the points instead.
     """
-    wider = np.zeros((len(points), points.shape[1] + _ALIGNED), dtype=np.float32)
+    wider = np.zeros((len(points), points.shape[1] + ALIGNED), dtype=np.float32)
     wider[:, : points.shape[1]] = points
     wider[:, points.shape[1]] = 1
     return wider
-
-
-def _lower_by_length(centres: Float32[np.ndarray, "cluster wider"], *, dim: int) -> None:
-    """Set the coordinate of centres that meets the points' 1."""
-    centres[:, dim] = np.einsum("kd,kd->k", centres[:, :dim], centres[:, :dim]) / -2
 
 
 def _iterate(
@@ -180,6 +137,21 @@ def _iterate(
     means.train(points, faiss.IndexFlatIP(dim))  # pyright: ignore[reportCallIssue]
     moved = faiss.vector_float_to_array(means.centroids).reshape(clusters, dim)
     return moved, float(means.iteration_stats.at(0).obj)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def drawn(
+    count: int, *, clusters: int, points_per_centre: int, seed: int
+) -> Int32[np.ndarray, " point"] | None:
+    """Return the rows that are fitted, in the order in which FAISS draws them; None where all are.
+
+    Args:
+        count: How many rows there are.
+        clusters: How many centres.
+        points_per_centre: At most this many rows per centre; 0 takes all.
+        seed: As given to `fit`.
+    """
+    most = points_per_centre * clusters or count
+    return _shuffled(count, seed)[:most] if count > most else None
 
 
 def starting_rows(count: int, *, clusters: int, restart: int, seed: int) -> Int32[np.ndarray, " cluster"]:
@@ -218,7 +190,7 @@ def fit_in_batches(
     Raises:
         UsageError: If there are fewer points than clusters.
     """
-    _check(features, clusters)
+    check(len(features), clusters)
     if progress is not None:
         progress(0, 1)
     means = MiniBatchKMeans(
@@ -247,6 +219,26 @@ def _shuffled(count: int, seed: int) -> Int32[np.ndarray, " row"]:
     return order
 
 
-def _check(features: Tensor, clusters: int) -> None:
-    if len(features) < clusters:
-        raise UsageError(f"{clusters} clusters need as many rows or more, the bank has {len(features)}")
+def memory_of(points: int, *, dim: int, clusters: int, restarts: int, spherical: bool) -> int:
+    """Return the bytes that `fit` takes, points included.
+
+    Args:
+        points: How many are fitted.
+        dim: Their width.
+        clusters: How many centres.
+        restarts: Runs from other starting points.
+        spherical: Whether points are compared by inner product as they are.
+    """
+    copied = 0 if spherical else dim + ALIGNED
+    # Of each run, its centres, those before, and what FAISS holds of both.
+    return 4 * points * (dim + copied) + 20 * restarts * clusters * (dim + ALIGNED) + BESIDE
+
+
+def check(count: int, clusters: int) -> None:
+    """Make sure that there are as many rows as clusters.
+
+    Raises:
+        UsageError: If there are fewer.
+    """
+    if count < clusters:
+        raise UsageError(f"{clusters} clusters need as many rows or more, the bank has {count}")

@@ -21,8 +21,12 @@ from carp_eval.evaluation.job import Bar, no_bar
 from carp_eval.evaluation.outcome import Outcome
 from carp_eval.features.bank import Bank
 from carp_eval.features.extraction import Progress
+from carp_eval.features.index import Index
+from carp_eval.features.neighbours import Neighbours
+from carp_eval.features.overlap import measured_overlap
 from carp_eval.features.rows import plain_rows, unit_rows
 from carp_eval.features.search import CHUNK, search
+from carp_eval.features.streamed import Keeper, SearchPrecision, search_bank
 from carp_eval.metrics.accuracy import PLACES
 from carp_eval.results import Score, Setting
 
@@ -125,11 +129,37 @@ def surface(
         UsageError: If there are fewer than k rows, one has no label, or a temperature is not positive.
         BankError: If a feature is not finite.
     """
-    numbers, softness = sorted(set(k)), sorted(set(temperatures))
-    unlabelled = int((labels < 0).sum())
-    if unlabelled:
-        raise UsageError(f"{unlabelled} of {len(labels)} rows of the bank have no label, and so no vote")
+    numbers = sorted(set(k))
+    _check_labelled(labels)
     near = search(bank, queries, k=numbers[-1], chunk=chunk, exclude_self=exclude_self, progress=progress)
+    return tally(
+        near, labels, k=numbers, temperatures=temperatures, num_classes=num_classes, candidates=candidates
+    )
+
+
+def tally(
+    near: Neighbours,
+    labels: Int64[Tensor, " row"],
+    *,
+    k: Iterable[int],
+    temperatures: Iterable[float],
+    num_classes: int,
+    candidates: Int64[Tensor, " candidate"] | None = None,
+) -> Surface:
+    """Name each query's likeliest classes by its neighbours, whatever found them.
+
+    Args:
+        near: The neighbours of each query: as many as the largest k.
+        labels: Class of each row of the bank.
+        k: Numbers of neighbours.
+        temperatures: How soft the vote is.
+        num_classes: Classes in the protocol.
+        candidates: Classes that may be named, ascending; None for all.
+
+    Raises:
+        UsageError: If a temperature is not positive.
+    """
+    numbers, softness = sorted(set(k)), sorted(set(temperatures))
     found: dict[tuple[int, float], list[Tensor]] = {pair: [] for pair in product(numbers, softness)}
     silent = dict.fromkeys(numbers, 0)
     for similarities, indices in zip(near.similarities.split(CHUNK), near.indices.split(CHUNK), strict=True):
@@ -149,7 +179,17 @@ def surface(
     return Surface({pair: torch.cat(parts) for pair, parts in found.items()}, silent)
 
 
-def run(card: KnnCard, bank: Bank, queries: Bank, seed: int, *, bar: Bar = no_bar) -> Outcome:
+def run(
+    card: KnnCard,
+    bank: Bank,
+    queries: Bank,
+    seed: int,
+    *,
+    bar: Bar = no_bar,
+    memory: int | None = None,
+    device: torch.device | None = None,
+    kept: Keeper | None = None,
+) -> Outcome:
     """Classify the images of one bank by those of another.
 
     Args:
@@ -158,25 +198,52 @@ def run(card: KnnCard, bank: Bank, queries: Bank, seed: int, *, bar: Bar = no_ba
         queries: Images to classify; where they are the bank itself, no image votes for itself.
         seed: Of the bootstrap.
         bar: Is told of queries done.
+        memory: Bytes that the search may take; None is a quarter of what there is. It moves no score.
+        device: Where a streamed search multiplies; None is the processor.
+        kept: Keeps the state of a streamed search.
 
     Raises:
-        UsageError: If the bank has fewer rows than the largest k, or images lack labels.
-        BankError: If the banks are of different models or settings, or a feature is not finite.
+        UsageError: If the bank has fewer rows than the largest k, images lack labels, or the memory is too little.
+        BankError: If the banks are of different models or settings, a feature is not finite, or there is no index to
+            search by.
     """
     bank.check_comparable(queries)
     same = bank.fingerprint == queries.fingerprint
-    rows = unit_rows if card.normalise else plain_rows
     answers = Answers.to(queries)
-    found = surface(
-        rows(bank.shards()),
+    _check_labelled(bank.labels)
+    asked = (unit_rows if card.normalise else plain_rows)(queries.shards())
+    if card.search == "approximate":
+        near, how = _by_index(card, bank, asked, same=same, bar=bar)
+    else:
+        precision: SearchPrecision = "float32" if card.search == "exact" else "bf16"
+        how = "" if card.search == "exact" else "neighbours were chosen by products in bf16"
+        near = search_bank(
+            bank,
+            asked,
+            k=max(card.k),
+            normalise=card.normalise,
+            memory=memory,
+            precision=precision,
+            exclude_self=same,
+            device=device or torch.device("cpu"),
+            kept=kept,
+            progress=bar("neighbours"),
+        )
+    notes: list[str] = []
+    if how:
+        share = measured_overlap(
+            bank, asked, near, normalise=card.normalise, memory=memory, exclude_self=same, bar=bar("overlap")
+        )
+        notes.append(
+            f"{how}: {share.right:.3%} of those of {share.queries} queries are those of an exact search"
+        )
+    found = tally(
+        near,
         bank.labels,
-        rows(queries.shards()),
         k=card.k,
         temperatures=card.temperatures or (card.temperature,),
         num_classes=len(bank.class_names),
         candidates=answers.candidates,
-        exclude_self=same,
-        progress=bar("neighbours"),
     )
     scores: list[Score] = []
     predictions: dict[str, np.ndarray] = {}
@@ -193,8 +260,37 @@ def run(card: KnnCard, bank: Bank, queries: Bank, seed: int, *, bar: Bar = no_ba
     return Outcome(
         scores=tuple(scores),
         predictions=predictions,
-        notes=tuple(answers.notes() + _notes(card, found, answers.of(bank.class_names), same=same)),
+        notes=(
+            *notes,
+            *answers.notes(),
+            *_notes(card, found, answers.of(bank.class_names), same=same),
+        ),
     )
+
+
+def _by_index(
+    card: KnnCard, bank: Bank, queries: Float32[Tensor, "query dim"], *, same: bool, bar: Bar
+) -> tuple[Neighbours, str]:
+    """Search by the bank's index; also say how that was done."""
+    if not card.normalise:
+        raise UsageError(
+            "an index has the order of the cosine, which is not that of features of any length: search exactly where "
+            "normalise is false"
+        )
+    index = Index.open(bank)
+    own = torch.arange(len(queries)) if same else None
+    near = index.search(queries, k=max(card.k), own=own, progress=bar("neighbours"))
+    recall = index.record.recall
+    return near, (
+        f"neighbours were found by an approximate index ({index.record.design.kind}, recall@{recall.k} "
+        f"{recall.value:.4f} when it was made)"
+    )
+
+
+def _check_labelled(labels: Int64[Tensor, " row"]) -> None:
+    unlabelled = int((labels < 0).sum())
+    if unlabelled:
+        raise UsageError(f"{unlabelled} of {len(labels)} rows of the bank have no label, and so no vote")
 
 
 def _notes(card: KnnCard, found: Surface, names: Sequence[str], *, same: bool) -> list[str]:

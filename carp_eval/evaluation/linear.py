@@ -7,19 +7,24 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Int64
+from jaxtyping import Float, Int64
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from carp_eval.cards.linear import CachedLinearCard, LinearCard, LogregCard
-from carp_eval.evaluation import classified, held_out, linear_grid
+from carp_eval.errors import UsageError
+from carp_eval.evaluation import classified, grid_rows, held_out, linear_grid, scaled
 from carp_eval.evaluation.answers import Answers
+from carp_eval.evaluation.grid_rows import GridRows
 from carp_eval.evaluation.held_out import Judged, Parts
 from carp_eval.evaluation.job import Bar, no_bar
+from carp_eval.evaluation.linear_grid import Heads, Kept
 from carp_eval.evaluation.outcome import Outcome
+from carp_eval.evaluation.scaled import ScaledRows, ahead
+from carp_eval.features import memory as memory_of
 from carp_eval.features.bank import Bank
-from carp_eval.features.rows import Scaling, plain_rows, standardising, unit_rows
+from carp_eval.features.streamed import Keeper
 from carp_eval.results import Setting
 
 CHUNK = 4096
@@ -48,7 +53,16 @@ class Probe(NamedTuple):
     bias: Float[Tensor, " class"]
 
 
-def run(card: LinearCard, bank: Bank, queries: Bank, seed: int, *, bar: Bar = no_bar) -> Outcome:
+def run(
+    card: LinearCard,
+    bank: Bank,
+    queries: Bank,
+    seed: int,
+    *,
+    bar: Bar = no_bar,
+    memory: int | None = None,
+    kept: Keeper | None = None,
+) -> Outcome:
     """Train linear classifiers on one bank, choose one on a held-out part of it, and classify another.
 
     Args:
@@ -57,35 +71,43 @@ def run(card: LinearCard, bank: Bank, queries: Bank, seed: int, *, bar: Bar = no
         queries: Images to classify.
         seed: Of the held-out part, the order of rows, and the bootstrap.
         bar: Is told of steps and fits done.
+        memory: Bytes that a grid may take; None is a quarter of what there is. It moves no score, unless the features
+            are larger as they are stored: their order is then another, as a note tells.
+        kept: Keeps the state of a grid.
 
     Raises:
         UsageError: If there are fewer than two classes, two rows of a class or a batch of rows, images lack labels,
-            or no setting converges.
+            no setting converges, or the memory is too little.
         BankError: If the banks are of different models or settings, or a feature is not finite.
     """
     bank.check_comparable(queries)
     answers = Answers.to(queries)
     parts = held_out.split(bank.labels, share=card.held_out, class_names=bank.class_names, seed=seed)
-    features, asked, scaling = _scaled(card, bank, queries)
     num_classes = len(bank.class_names)
+    if isinstance(card, LogregCard):
+        _check_memory(card, rows=len(bank), dim=bank.dim, num_classes=num_classes, memory=memory)
+    rows, asked = scaled.both(bank, queries, how=card.scaling)
     match card:
         case CachedLinearCard():
+            features = _held(card, bank, rows, num_classes=num_classes, memory=memory)
             probe = _grid(
                 card,
                 features,
-                bank.labels,
+                bank,
                 parts,
                 asked,
                 answers.rank,
                 num_classes=num_classes,
                 seed=seed,
+                kept=kept,
                 bar=bar,
             )
         case LogregCard():
-            probe = _logreg(card, features, bank.labels, parts, asked, answers.rank, bar)
+            probe = _logreg(card, rows, bank.labels, parts, asked, answers.rank, bar)
         case _:
             raise AssertionError(f"no probe of mode {card.mode}")
     ranking = probe.ranking.numpy()
+    scaling = rows.scaling
     return Outcome(
         scores=answers.scores(ranking, settings=probe.settings, seed=seed),
         predictions=answers.columns(ranking),
@@ -99,30 +121,55 @@ def run(card: LinearCard, bank: Bank, queries: Bank, seed: int, *, bar: Bar = no
     )
 
 
-def _scaled(
-    card: LinearCard, bank: Bank, queries: Bank
-) -> tuple[Float32[Tensor, "row dim"], Float32[Tensor, "query dim"], Scaling | None]:
-    rows = unit_rows if card.scaling == "unit" else plain_rows
-    features, asked = rows(bank.shards()), rows(queries.shards())
-    if card.scaling != "standardised":
-        return features, asked, None
-    scaling = standardising(features)
-    return scaling(features), scaling(asked), scaling
+def _held(
+    card: CachedLinearCard, bank: Bank, rows: ScaledRows, *, num_classes: int, memory: int | None
+) -> GridRows:
+    """Hold the bank's rows in what the grid's heads leave of the memory."""
+    budget = memory_of.default_budget() if memory is None else memory
+    pairs = len(card.learning_rates) * len(card.weight_decays)
+    beside = linear_grid.memory_of(
+        dim=rows.dim, width=pairs * num_classes, batch_size=card.batch_size, count=len(rows)
+    )
+    features = grid_rows.within(bank, rows, budget=budget - beside, batch_size=card.batch_size)
+    if features is None:
+        least = beside + grid_rows.least(rows, batch_size=card.batch_size)
+        raise UsageError(
+            f"{scaled.gigabytes(budget)} of memory are too little for {pairs} classifiers of {num_classes} classes on "
+            f"{rows.dim} dimensions: give {scaled.gigabytes(least)} or more with --memory, or a card with fewer "
+            "learning rates and weight decays"
+        )
+    return features
+
+
+def _check_memory(card: LogregCard, *, rows: int, dim: int, num_classes: int, memory: int | None) -> None:
+    """Tell before the work if logistic regression, which needs all features at once, has not the memory."""
+    size = np.dtype(card.dtype).itemsize
+    # The rows, in the card's numbers too, and again in two parts; scores and slopes; what L-BFGS remembers.
+    matrix = rows * dim * (4 + (size if size > 4 else 0) + size)
+    scaled.check_in_memory(
+        matrix + 3 * size * rows * num_classes + 200 * num_classes * dim,
+        memory=memory,
+        what=f"logistic regression on {rows:,} images of {dim} dimensions and {num_classes:,} classes",
+        instead="take --variant cached-grid, which reads features from disk where they are larger than memory",
+    )
 
 
 def _grid(
     card: CachedLinearCard,
-    features: Tensor,
-    labels: Tensor,
+    features: GridRows,
+    bank: Bank,
     parts: Parts,
-    asked: Tensor,
+    asked: ScaledRows,
     rank: Rank,
     *,
     num_classes: int,
     seed: int,
+    kept: Keeper | None,
     bar: Bar,
 ) -> Probe:
-    def train(rows: Tensor, pairs: Sequence[tuple[float, float]]) -> linear_grid.Heads:
+    labels = bank.labels
+
+    def train(rows: Tensor, pairs: Sequence[tuple[float, float]], kept: Kept) -> Heads:
         rates, decays = torch.tensor(pairs, dtype=torch.float64).unbind(dim=1)
         return linear_grid.train(
             features,
@@ -136,14 +183,28 @@ def _grid(
             momentum=card.momentum,
             seed=seed,
             progress=bar(f"linear heads ({len(pairs)})"),
+            kept=kept,
         )
 
     pairs = list(product(card.learning_rates, card.weight_decays))
-    heads = train(parts.fitted, pairs)
-    judged = linear_grid.judge(heads, features, labels, parts.held_out)
+    name = scaled.name_of(bank, card.model_dump(mode="json"), seed, features.notes)
+    refit = f"{name} again on all"
+    state = None if kept is None else kept.load()
+    heads = None
+    if card.refit and state is not None and state.get("name") == refit:
+        judged = Judged(state["top1"], state["loss"])
+    else:
+        heads = train(parts.fitted, pairs, Kept(kept, name))
+        judged = linear_grid.judge(heads, features, labels, parts.held_out)
     chosen = held_out.best(judged)
-    heads = train(torch.arange(len(features)), [pairs[chosen]]) if card.refit else heads.alone(chosen)
-    ranking = [rank(heads.logits(part)[:, :, 0]) for part in asked.split(CHUNK)]
+    if heads is None or card.refit:
+        # All pairs' heads make room for the one that is trained next.
+        heads = None
+        again = Kept(kept, refit, beside=judged._asdict())
+        heads = train(torch.arange(len(labels)), [pairs[chosen]], again)
+    else:
+        heads = heads.alone(chosen)
+    ranking = [rank(heads.logits(part)[:, :, 0]) for _, part in ahead(asked.slab, len(asked), at_once=CHUNK)]
     rate, decay = pairs[chosen]
     notes = [
         f"learning rate {rate:g} and weight decay {decay:g} were best of {len(pairs)} pairs on held-out train: "
@@ -157,6 +218,7 @@ def _grid(
     ]
     if _at_an_end(rate, card.learning_rates):
         notes.append("the best learning rate is at an end of its range: a wider one may score more")
+    notes += features.notes
     return Probe(
         torch.cat(ranking),
         {"learning_rate": rate, "weight_decay": decay},
@@ -168,9 +230,9 @@ def _grid(
 
 
 def _logreg(
-    card: LogregCard, features: Tensor, labels: Tensor, parts: Parts, asked: Tensor, rank: Rank, bar: Bar
+    card: LogregCard, rows: ScaledRows, labels: Tensor, parts: Parts, asked: ScaledRows, rank: Rank, bar: Bar
 ) -> Probe:
-    exact = features.numpy().astype(card.dtype, copy=False)
+    exact = rows.slab(0, len(rows)).numpy().astype(card.dtype, copy=False)
     fitted, held = exact[parts.fitted], exact[parts.held_out]
     fitted_labels, held_labels = labels[parts.fitted].numpy(), labels[parts.held_out]
     values = sorted(float(value) for value in np.logspace(card.lowest_power, card.highest_power, card.number))
@@ -189,12 +251,10 @@ def _logreg(
     judged = Judged(torch.tensor(top1), torch.tensor(loss))
     chosen = held_out.best(judged)
     if card.refit or chosen < len(values) - 1:
-        rows = (exact, labels.numpy()) if card.refit else (fitted, fitted_labels)
+        learnt = (exact, labels.numpy()) if card.refit else (fitted, fitted_labels)
         model = LogisticRegression(C=values[chosen], max_iter=card.max_iter, tol=card.tolerance)
-        _fit(model, *rows, unfinished)
-    ranking = [
-        rank(_logits(model, part)) for part in np.split(asked.numpy(), range(CHUNK, len(asked), CHUNK))
-    ]
+        _fit(model, *learnt, unfinished)
+    ranking = [rank(_logits(model, part.numpy())) for _, part in ahead(asked.slab, len(asked), at_once=CHUNK)]
     notes = [
         f"C = {values[chosen]:.3g} was best of {len(values)} on held-out train: {_percent(judged, chosen)}",
         "held-out top-1 by C: "

@@ -5,6 +5,9 @@ once, where one by one they are read for each.
 """
 
 import math
+import time
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
@@ -12,11 +15,15 @@ from torch import Tensor
 
 from carp_eval import seeds
 from carp_eval.errors import UsageError
+from carp_eval.evaluation.grid_rows import GridRows
 from carp_eval.evaluation.held_out import Judged
 from carp_eval.features.extraction import Progress
+from carp_eval.features.streamed import Keeper
 
 JUDGED_VALUES = 2**23
 STEPS_TOLD = 10
+# What is kept of 48 pairs on ImageNet is 800 MB.
+SECONDS_BETWEEN_SAVES = 300.0
 
 
 class Heads:
@@ -47,8 +54,60 @@ class Heads:
         return Heads(self.weights[:, columns].contiguous(), self.biases[columns], self.num_classes)
 
 
+class Kept:
+    """Keeps the state of a training, so that a kill costs minutes of it.
+
+    Attributes:
+        name: Tells the training from others in what was kept.
+    """
+
+    def __init__(self, keeper: Keeper | None, name: str, *, beside: Mapping[str, Any] | None = None) -> None:
+        """Say where.
+
+        Args:
+            keeper: Keeps the state; None keeps nothing.
+            name: Tells the training from others: of equal names, one goes on where the other was stopped.
+            beside: Plain values and tensors that are kept along.
+        """
+        self.name = name
+        self._keeper, self._beside = keeper, dict(beside or {})
+        self._saved = time.monotonic()
+
+    def load(self) -> Mapping[str, Any] | None:
+        """Return what was kept of this training; None if nothing was."""
+        state = None if self._keeper is None else self._keeper.load()
+        return None if state is None or state.get("name") != self.name else state
+
+    def save(self, state: Mapping[str, Any]) -> None:
+        """Keep the state of a training."""
+        if self._keeper is not None:
+            self._keeper.save({"name": self.name, **self._beside, **state})
+        self._saved = time.monotonic()
+
+    @property
+    def due(self) -> bool:
+        """Whether minutes have passed since the state was kept."""
+        return self._keeper is not None and time.monotonic() - self._saved >= SECONDS_BETWEEN_SAVES
+
+
+NOT_KEPT = Kept(None, "")
+
+
+def memory_of(*, dim: int, width: int, batch_size: int, count: int) -> int:
+    """Return the bytes that training and judging take beside the rows.
+
+    Args:
+        dim: Width of a row.
+        width: Classes of all pairs together.
+        batch_size: Rows in a step.
+        count: Rows there are.
+    """
+    heads, scores, order = 4 * dim * width, 8 * batch_size * width, 40 * count
+    return heads + max(heads + scores, 16 * JUDGED_VALUES) + order
+
+
 def train(
-    features: Float[Tensor, "row dim"],
+    features: GridRows,
     labels: Int64[Tensor, " row"],
     rows: Int64[Tensor, " trained"],
     *,
@@ -60,6 +119,7 @@ def train(
     momentum: float,
     seed: int,
     progress: Progress | None = None,
+    kept: Kept = NOT_KEPT,
 ) -> Heads:
     """Train every pair from zero by SGD with momentum on the cross-entropy, all on the same batches.
 
@@ -69,7 +129,7 @@ def train(
     Args:
         features: All rows.
         labels: Their classes.
-        rows: Which of them are trained on.
+        rows: Which of them are trained on, ascending.
         learning_rates: Of the first step, for each pair.
         weight_decays: For each pair.
         num_classes: Classes to tell apart.
@@ -78,6 +138,7 @@ def train(
         momentum: Of the velocity.
         seed: Of the order of rows.
         progress: Is told of steps done, some at a time.
+        kept: Keeps the state: a training that was stopped goes on to the bit.
 
     Raises:
         UsageError: If there are fewer rows than a batch has.
@@ -86,38 +147,51 @@ def train(
         raise UsageError(
             f"a batch has {batch_size} images, the bank has {len(rows)} to train on: lower the card's batch_size"
         )
-    dim, pairs = features.shape[1], len(learning_rates)
+    dim, pairs = features.dim, len(learning_rates)
     width = pairs * num_classes
-    weights, velocity = features.new_zeros(dim, width), features.new_zeros(dim, width)
-    biases, bias_velocity = features.new_zeros(width), features.new_zeros(width)
-    rate, decay = (values.to(features).repeat(num_classes) for values in (learning_rates, weight_decays))
-    batch, scores = features.new_empty(batch_size, dim), features.new_empty(batch_size, width)
+    zero = torch.zeros((), dtype=features.dtype)
+    moving = kept.load() or {}
+    done = int(moving.get("steps", 0))
+    if not done:
+        moving = {
+            "weights": zero.new_zeros(dim, width),
+            "velocity": zero.new_zeros(dim, width),
+            "biases": zero.new_zeros(width),
+            "bias_velocity": zero.new_zeros(width),
+        }
+    weights, velocity = moving["weights"], moving["velocity"]
+    biases, bias_velocity = moving["biases"], moving["bias_velocity"]
+    rate, decay = (values.to(zero).repeat(num_classes) for values in (learning_rates, weight_decays))
+    scores = zero.new_empty(batch_size, width)
     # Softmax of the scores, then, less one at each row's class, the gradient.
     slope = torch.empty_like(scores)
     by_class, slope_by_class = (matrix.view(batch_size, num_classes, pairs) for matrix in (scores, slope))
-    less_one = features.new_full((batch_size, 1, pairs), -1.0)
+    less_one = zero.new_full((batch_size, 1, pairs), -1.0)
     steps = len(rows) // batch_size
-    for epoch in range(epochs):
-        order = rows[torch.randperm(len(rows), generator=seeds.generator(seed, "linear", epoch))]
-        for step, chosen in enumerate(order[: steps * batch_size].split(batch_size)):
-            torch.index_select(features, 0, chosen, out=batch)
+    for epoch in range(done // steps, epochs):
+        order = features.order(rows, seeds.generator(seed, "linear", epoch))
+        first = done - epoch * steps
+        wanted = labels[order[first * batch_size : steps * batch_size]].split(batch_size)
+        for batch, own in zip(features.batches(order, size=batch_size, first=first), wanted, strict=True):
             torch.addmm(biases, batch, weights, out=scores)
             torch.softmax(by_class, dim=1, out=slope_by_class)
-            slope_by_class.scatter_add_(1, labels[chosen].view(-1, 1, 1).expand_as(less_one), less_one)
-            fall = (1 + math.cos(math.pi * (epoch * steps + step) / (epochs * steps))) / 2
+            slope_by_class.scatter_add_(1, own.view(-1, 1, 1).expand_as(less_one), less_one)
+            fall = (1 + math.cos(math.pi * done / (epochs * steps))) / 2
             velocity.addmm_(batch.T, slope, beta=momentum, alpha=1 / batch_size)
             _move(weights, velocity, rate=rate, decay=decay, fall=fall)
             bias_velocity.mul_(momentum).add_(slope.sum(dim=0), alpha=1 / batch_size)
             _move(biases, bias_velocity, rate=rate, decay=decay, fall=fall)
-            done = epoch * steps + step + 1
+            done += 1
             if progress is not None and (done % STEPS_TOLD == 0 or done == epochs * steps):
                 progress(done, epochs * steps)
+            if kept.due:
+                kept.save({"steps": done, **moving})
     return Heads(weights, biases, num_classes)
 
 
 def judge(
     heads: Heads,
-    features: Float[Tensor, "row dim"],
+    features: GridRows,
     labels: Int64[Tensor, " row"],
     rows: Int64[Tensor, " judged"],
 ) -> Judged:
@@ -126,8 +200,8 @@ def judge(
     pairs = width // heads.num_classes
     right = torch.zeros(pairs, dtype=torch.float64)
     loss = torch.zeros(pairs, dtype=torch.float64)
-    for chosen in rows.split(max(1, JUDGED_VALUES // width)):
-        logits = heads.logits(features[chosen])
+    for chosen in rows.split(max(1, JUDGED_VALUES // max(width, features.dim))):
+        logits = heads.logits(features.take(chosen))
         wanted = labels[chosen, None]
         right += (logits.argmax(dim=1) == wanted).sum(dim=0)
         own = logits.gather(1, wanted[:, :, None].expand(-1, 1, pairs))[:, 0]

@@ -18,7 +18,7 @@ from carp_eval.cards.fewshot_probe import FewshotProbeCard
 from carp_eval.cards.finetune import FinetuneCard
 from carp_eval.cards.knn import KnnCard
 from carp_eval.cards.labelfree import LabelFreeCard
-from carp_eval.cards.linear import AugmentedLinearCard, CachedLinearCard, LogregCard
+from carp_eval.cards.linear import AugmentedLinearCard, CachedLinearCard, LinearCard, LogregCard
 from carp_eval.cards.protocol import ProtocolCard
 from carp_eval.cards.retrieval import LandmarkRetrievalCard, RetrievalCard
 from carp_eval.cards.voc07 import Voc07Card
@@ -76,23 +76,62 @@ class OnBanks:
         bank = job.bank(job.card.bank_split)
         queries = query_set.opened(job, bank, leak_check=self.leak_check)
         job.judged = queries.bank
-        outcome = distributed.on_main(lambda: self.run(job.card, bank, queries.bank, job.seed, bar=job.bar))
+        outcome = distributed.on_main(lambda: self.judge(job, bank, queries.bank))
         counts = {**outcome.counts, **queries.counts}
         return replace(outcome, notes=outcome.notes + queries.notes, counts=counts)
+
+    def judge(self, job: Job, bank: Bank, queries: Bank) -> Outcome:
+        """Run the protocol on two banks; of several processes the main one does."""
+        return self.run(job.card, bank, queries, job.seed, bar=job.bar)
+
+
+class SearchingBanks(OnBanks):
+    """Runs k-NN, whose search has a memory budget, may use a GPU, and goes on where it was stopped."""
+
+    def judge(self, job: Job, bank: Bank, queries: Bank) -> Outcome:
+        """Run the protocol on two banks; of several processes the main one does."""
+        assert isinstance(job.card, KnnCard)
+        return knn.run(
+            job.card,
+            bank,
+            queries,
+            job.seed,
+            bar=job.bar,
+            memory=job.settings.memory,
+            device=job.device,
+            kept=job.unfinished(),
+        )
+
+
+class ProbingBanks(OnBanks):
+    """Runs probes of the bank, which have a memory budget and go on where they were stopped."""
+
+    def judge(self, job: Job, bank: Bank, queries: Bank) -> Outcome:
+        """Run the protocol on two banks; of several processes the main one does."""
+        assert isinstance(job.card, LinearCard)
+        return linear.run(
+            job.card,
+            bank,
+            queries,
+            job.seed,
+            bar=job.bar,
+            memory=job.settings.memory,
+            kept=job.unfinished(),
+        )
 
 
 RUNNERS: dict[type[ProtocolCard], Runner] = {
     AugmentedLinearCard: augmented.run,
-    CachedLinearCard: OnBanks(linear.run),
+    CachedLinearCard: ProbingBanks(linear.run),
     CopiesCard: copydays.run,
     CopydaysCard: copydays.run,
     FewshotProbeCard: fewshot_probe.run,
     FinetuneCard: finetune.run,
-    KnnCard: OnBanks(knn.run),
+    KnnCard: SearchingBanks(knn.run),
     LabelFreeCard: labelfree.run,
     LandmarkRetrievalCard: landmarks.run,
     LloydCard: cluster.run,
-    LogregCard: OnBanks(linear.run),
+    LogregCard: ProbingBanks(linear.run),
     MiniBatchCard: cluster.run,
     RetrievalCard: OnBanks(retrieval.run),
     SvmFewshotCard: fewshot.run,

@@ -1,5 +1,6 @@
 """Many linear support vector machines at once: every core trains one, and all read one copy of the features."""
 
+import math
 import os
 import queue
 import time
@@ -13,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float64, Int8
 
 from carp_eval.cards.voc07 import SvmCard
-from carp_eval.evaluation import liblinear
+from carp_eval.evaluation import liblinear, scaled
 from carp_eval.evaluation.liblinear import Machine, Solver
 from carp_eval.evaluation.unfinished import Unfinished
 from carp_eval.features.extraction import Progress
@@ -108,6 +109,7 @@ def train(
         threads: At most so many at once; None is as many as there are cores and memory for LIBLINEAR's copies.
 
     Raises:
+        UsageError: If there is not the memory for one machine's copy of the features.
         StorageError: If the disk refuses what is kept.
     """
     rows = kept.rows(name, (len(tasks), 1 + width))
@@ -116,6 +118,13 @@ def train(
     if done:
         progress(done, len(tasks))
     if left:
+        images, dim = max((task.features.shape for task in tasks), key=math.prod)
+        scaled.check_in_memory(
+            images * dim * BYTES_PER_VALUE,
+            memory=None,
+            what=f"LIBLINEAR's copy of {images:,} images of {dim} dimensions",
+            instead="train on fewer images, or where there is more",
+        )
         libraries: queue.SimpleQueue[liblinear.Liblinear] = queue.SimpleQueue()
         copies = liblinear.copies(min(threads or _threads(tasks), len(left)))
         for library in copies:

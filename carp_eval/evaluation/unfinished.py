@@ -43,3 +43,6 @@ class Unfinished:
         """Forget what was saved."""
         if distributed.is_main():
             self.path.unlink(missing_ok=True)
+            # What processes that were killed while they saved have left.
+            for beside in self.path.parent.glob(f".{self.path.name}.*.tmp"):
+                beside.unlink(missing_ok=True)

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from carp_eval.commands import options
 from carp_eval.commands.app import main
 
 
@@ -45,3 +46,34 @@ def test_machines_do_not_learn_from_all(carp):
     code, _, told = carp("fewshot", "--variant", "pcl", "--n", "full")
     assert code == 2
     assert "full" in told
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("1000", 1000),
+        ("1B", 1),
+        ("500MB", 500_000_000),
+        ("4GiB", 4 * 2**30),
+        ("4G", 4 * 2**30),
+        ("1.5 gib", 3 * 2**29),
+        ("2K", 2048),
+        ("1TB", 10**12),
+    ],
+)
+def test_memory_is_read_with_its_unit(text, size):
+    assert options.memory_size(text) == size
+
+
+@pytest.mark.parametrize("wrong", ["", "4 apples", "-1GB", "0", "GiB", "3iB", "1e9", "4GG"])
+def test_what_is_no_amount_of_memory_is_refused(carp, wrong):
+    code, _, told = carp("knn", f"--memory={wrong}")
+    assert code == 2
+    assert "--memory takes an amount" in told
+
+
+def test_a_search_in_bf16_is_of_the_card_and_memory_is_not(carp):
+    plain = json.loads(carp("knn", "--memory", "1GiB")[1])
+    assert "search" not in plain
+    assert plain == json.loads(carp("knn")[1]) == json.loads(carp("knn", "--search", "exact")[1])
+    assert json.loads(carp("knn", "--search", "bf16")[1]) == plain | {"search": "bf16"}

@@ -2,6 +2,7 @@ import hashlib
 
 import numpy as np
 import pytest
+import torch
 from sklearn import metrics
 
 from carp_eval.cards import loading
@@ -10,10 +11,13 @@ from carp_eval.checkpoints.opening import open_model
 from carp_eval.data import subsets
 from carp_eval.data.subsets import KnownList
 from carp_eval.errors import CardError, DataError, UsageError
-from carp_eval.evaluation import cluster
+from carp_eval.evaluation import cluster, kmeans, kmeans_runs, kmeans_streamed
 from carp_eval.evaluation.job import Job, Settings
+from carp_eval.features import stored
+from tests.evaluation.private_memory import on_linux, watched
 from tests.features import scene
 from tests.features.scene import Noise, take
+from tests.features.written_bank import written
 
 SCORES = {"nmi", "ami", "ari", "fms", "homogeneity", "completeness", "v", "cluster_accuracy"}
 QUICK = {"iterations": 5, "restarts": 2}
@@ -184,3 +188,55 @@ def test_unlabelled_images_cannot_be_scored(banks, monkeypatch):
     monkeypatch.setitem(queries.__dict__, "labels", labels)
     with pytest.raises(UsageError, match="1 of 30 images have no class"):
         cluster.judge(card("carp", **QUICK), bank, queries, seed=0)
+
+
+@pytest.mark.parametrize("changes", [{"points_per_centre": 0}, {"points_per_centre": 9, "spherical": False}])
+def test_points_larger_than_the_memory_have_the_same_clusters_and_are_told_of(banks, monkeypatch, changes):
+    in_memory = cluster.judge(card("carp", **QUICK | changes), *banks, seed=0)
+    monkeypatch.setattr(kmeans, "BESIDE", 0)
+    monkeypatch.setattr(kmeans_streamed, "FEWEST_SLAB_ROWS", 1)
+    streamed = cluster.judge(card("carp", **QUICK | changes), *banks, seed=0, memory=3500)
+    assert streamed.predictions["cluster"].tolist() == in_memory.predictions["cluster"].tolist()
+    assert streamed.scores == in_memory.scores
+    assert streamed.counts == in_memory.counts
+    (told,) = set(streamed.notes) - set(in_memory.notes)
+    assert "are more than the memory that k-means may take: each iteration read them from disk" in told
+    with pytest.raises(UsageError, match=r"too little for k-means of 3 clusters, 2 restarts .* --memory"):
+        cluster.judge(card("carp", **QUICK | changes), *banks, seed=0, memory=1000)
+    with pytest.raises(UsageError, match=r"small batches of 60 images .* are given: take --variant carp"):
+        cluster.judge(card("mteb"), *banks, seed=0, memory=1000)
+
+
+def test_what_was_drawn_is_told(banks):
+    outcome = cluster.judge(card("carp", points_per_centre=9, **QUICK), *banks, seed=5)
+    assert outcome.notes[0] == (
+        "k-means was fitted on 27 of 60 images, drawn by the seed 5 as FAISS draws them: 9 for each of 3 clusters"
+    )
+
+
+@on_linux
+@pytest.mark.parametrize("points_per_centre", [0, 300])
+def test_a_bank_larger_than_the_memory_is_clustered_within_it(tmp_path, monkeypatch, points_per_centre):
+    monkeypatch.setattr(kmeans, "BESIDE", 10**7)
+    monkeypatch.setattr(kmeans_streamed, "MOST_SLAB_ROWS", 4096)
+    monkeypatch.setattr(stored, "PART_VALUES", 2**18)
+    features = torch.randn(80_000, 256, generator=torch.Generator().manual_seed(0)).half()
+    bank = written(tmp_path / "bank", features, shard_rows=4096)
+    queries = written(tmp_path / "queries", features[::40], manifest="q")
+    few = card("carp", clusters=20, iterations=2, restarts=2, points_per_centre=points_per_centre)
+    cluster.judge(few, queries, queries, seed=0)
+    with watched() as most:
+        outcome = cluster.judge(few, bank, queries, seed=0, memory=40_000_000)
+    assert outcome.counts["fitted"] == (6000 if points_per_centre else 80_000)
+    assert any("from disk" in note for note in outcome.notes) == (not points_per_centre)
+    assert most[0] < 40_000_000 < 2 * features.numel()
+
+
+def test_k_means_has_the_memory_of_the_settings_and_keeps_its_state(digit_folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("CARP_HOME", str(tmp_path))
+    monkeypatch.setattr(kmeans_runs, "SECONDS_BETWEEN_SAVES", 0.0)
+    with pytest.raises(UsageError, match="of memory are too little for k-means"):
+        cluster.run(job(card("carp", **QUICK), digit_folder, tmp_path, memory=1000))
+    work = job(card("carp", **QUICK), digit_folder, tmp_path)
+    outcome = cluster.run(work)
+    assert work.unfinished().load()["taken"].sum() == outcome.counts["iterations"]

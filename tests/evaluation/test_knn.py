@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from carp_eval.cards import loading
 from carp_eval.errors import BankError, UsageError
 from carp_eval.evaluation import knn
+from carp_eval.features import search_plan, streamed
 from carp_eval.features.rows import unit_rows
 from tests.features.scene import Net, Noise, take
 
@@ -220,3 +221,35 @@ def test_images_of_one_class_are_told_to_say_nothing(tmp_path):
         banks = [take(tmp_path / str(len(names)), images=some) for some in images]
         outcome = knn.run(loading.protocol_card("knn", "dino", {"k": [3]}), *banks, 0)
         assert any(said in note for note in outcome.notes) == expected
+
+
+def test_a_search_in_bf16_is_told_of_with_how_many_neighbours_it_found(banks):
+    exact, rough = (knn.run(card(k=[20], search=search), *banks, 0) for search in ("exact", "bf16"))
+    (note,) = (note for note in rough.notes if "bf16" in note)
+    assert "100.000% of those of 30 queries are those of an exact search" in note
+    assert rough.predictions["predicted_k20"].tolist() == exact.predictions["predicted_k20"].tolist()
+    assert not any("bf16" in note for note in exact.notes)
+
+
+def test_memory_moves_no_score_and_where_it_is_too_little_that_is_told(banks, monkeypatch):
+    bank, queries = banks
+    plenty = knn.run(card(k=[1, 20]), bank, queries, 0)
+    monkeypatch.setattr(streamed, "fits", lambda *_: False)
+    monkeypatch.setattr(search_plan, "MOST_SLAB_ROWS", 7)
+    little = knn.run(card(k=[1, 20]), bank, queries, 0)
+    assert little.scores == plenty.scores
+    assert {name: column.tolist() for name, column in little.predictions.items()} == {
+        name: column.tolist() for name, column in plenty.predictions.items()
+    }
+    with pytest.raises(UsageError, match=r"0\.0 MB of memory are too little .*--memory"):
+        knn.run(card(k=[1]), bank, queries, 0, memory=1000)
+
+
+def test_a_card_that_searches_exactly_is_what_it_was_before_there_was_a_choice():
+    told = card().model_dump(mode="json")
+    assert "search" not in told
+    assert type(card()).model_validate(told) == card()
+    other = card(search="bf16")
+    assert other.model_dump(mode="json") == told | {"search": "bf16"}
+    assert type(other).model_validate_json(other.model_dump_json()) == other
+    assert loading.fingerprint(other) != loading.fingerprint(card())

@@ -3,6 +3,7 @@ import threading
 import numpy as np
 import pytest
 
+from carp_eval.errors import UsageError
 from carp_eval.evaluation import liblinear, svm
 from carp_eval.evaluation.liblinear import Solver
 from carp_eval.evaluation.svm import Kept, Task
@@ -48,6 +49,15 @@ def test_many_are_what_each_is_alone_whatever_the_threads(threads):
     assert np.array_equal(judged.values, np.stack(wanted))
     assert not judged.unconverged.any()
     assert told == [(done, 36) for done in range(1, 37)]
+
+
+def test_features_that_no_memory_holds_are_refused_before_any_machine_is_trained(monkeypatch):
+    monkeypatch.setattr(svm, "BYTES_PER_VALUE", 2**40)
+    images, dim = problem()[0].shape
+    with pytest.raises(
+        UsageError, match=f"copy of {images} images of {dim} dimensions needs about .* are free"
+    ):
+        train(tasks(), threads=None)
 
 
 def test_machines_that_are_stopped_are_told():
