@@ -36,7 +36,7 @@ class ProtocolPlugin:
 
     Attributes:
         card_type: Chooses the class that reads a card of the kind, by the card's content.
-        run: Where its `evaluation.running.Runner` is, as `module:attribute`; imported when it is to run.
+        run: Where its `evaluation.runners.Runner` is, as `module:attribute`; imported when it is to run.
         command: Makes changes of a card of the command's own options, which typer reads from its signature.
         variant: The variant that runs where none is named.
         cards: Folder of its cards, `KIND@VARIANT.toml` each.

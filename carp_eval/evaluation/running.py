@@ -1,142 +1,24 @@
 """The one function that ties card, model and data: `evaluate`."""
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 
-from carp_eval import distributed, files, plugins, results
-from carp_eval.cards import kinds, loading
-from carp_eval.cards.cluster import LloydCard, MiniBatchCard
-from carp_eval.cards.copydays import CopiesCard, CopydaysCard
-from carp_eval.cards.fewshot import SvmFewshotCard
-from carp_eval.cards.fewshot_probe import FewshotProbeCard
-from carp_eval.cards.finetune import FinetuneCard
-from carp_eval.cards.knn import KnnCard
-from carp_eval.cards.labelfree import LabelFreeCard
-from carp_eval.cards.linear import AugmentedLinearCard, CachedLinearCard, LinearCard, LogregCard
+from carp_eval import distributed, files, results
+from carp_eval.cards import loading
 from carp_eval.cards.protocol import ProtocolCard
-from carp_eval.cards.retrieval import LandmarkRetrievalCard, RetrievalCard
-from carp_eval.cards.voc07 import Voc07Card
 from carp_eval.data.source import SPLIT_NAMES, spellings
 from carp_eval.data.table import row_of
-from carp_eval.errors import PluginError, UsageError
-from carp_eval.evaluation import (
-    augmented,
-    cluster,
-    copydays,
-    fewshot,
-    fewshot_probe,
-    finetune,
-    kept_head,
-    knn,
-    labelfree,
-    landmarks,
-    linear,
-    query_set,
-    retrieval,
-    voc07,
-)
-from carp_eval.evaluation.job import DEFAULTS, Bar, Job, Leaks, Settings
+from carp_eval.errors import UsageError
+from carp_eval.evaluation import kept_head
+from carp_eval.evaluation.job import DEFAULTS, Job, Leaks, Settings
 from carp_eval.evaluation.outcome import Outcome
-from carp_eval.features.bank import Bank
+from carp_eval.evaluation.runners import OnBanks, runner_of
 from carp_eval.models.model import Model
-
-# Runs a protocol. Of several processes each calls it, and each gets the same.
-Runner = Callable[[Job], Outcome]
-
-
-@runtime_checkable
-class BankRunner(Protocol):
-    """Runs a protocol that needs no more than two labelled banks, a seed, and a bar to tell how far it is."""
-
-    def __call__(self, card: Any, bank: Bank, queries: Bank, seed: int, *, bar: Bar) -> Outcome:
-        """Run the protocol."""
-        ...
-
-
-@dataclass(frozen=True)
-class OnBanks:
-    """Runs a protocol that is judged on two labelled banks.
-
-    Attributes:
-        run: The protocol.
-        leak_check: Whether it matters that an image to learn from is scored too.
-    """
-
-    run: BankRunner
-    leak_check: bool = True
-
-    def __call__(self, job: Job) -> Outcome:
-        """Run the protocol on the banks of a job's two splits."""
-        bank = job.bank(job.card.bank_split)
-        queries = query_set.opened(job, bank, leak_check=self.leak_check)
-        job.judged = queries.bank
-        outcome = distributed.on_main(lambda: self.judge(job, bank, queries.bank))
-        counts = {**outcome.counts, **queries.counts}
-        return replace(outcome, notes=outcome.notes + queries.notes, counts=counts)
-
-    def judge(self, job: Job, bank: Bank, queries: Bank) -> Outcome:
-        """Run the protocol on two banks; of several processes the main one does."""
-        return self.run(job.card, bank, queries, job.seed, bar=job.bar)
-
-
-class SearchingBanks(OnBanks):
-    """Runs k-NN, whose search has a memory budget, may use a GPU, and goes on where it was stopped."""
-
-    def judge(self, job: Job, bank: Bank, queries: Bank) -> Outcome:
-        """Run the protocol on two banks; of several processes the main one does."""
-        assert isinstance(job.card, KnnCard)
-        return knn.run(
-            job.card,
-            bank,
-            queries,
-            job.seed,
-            bar=job.bar,
-            memory=job.settings.memory,
-            device=job.device,
-            kept=job.unfinished(),
-        )
-
-
-class ProbingBanks(OnBanks):
-    """Runs probes of the bank, which have a memory budget and go on where they were stopped."""
-
-    def judge(self, job: Job, bank: Bank, queries: Bank) -> Outcome:
-        """Run the protocol on two banks; of several processes the main one does."""
-        assert isinstance(job.card, LinearCard)
-        return linear.run(
-            job.card,
-            bank,
-            queries,
-            job.seed,
-            bar=job.bar,
-            memory=job.settings.memory,
-            kept=job.unfinished(),
-        )
-
-
-RUNNERS: dict[type[ProtocolCard], Runner] = {
-    AugmentedLinearCard: augmented.run,
-    CachedLinearCard: ProbingBanks(linear.run),
-    CopiesCard: copydays.run,
-    CopydaysCard: copydays.run,
-    FewshotProbeCard: fewshot_probe.run,
-    FinetuneCard: finetune.run,
-    KnnCard: SearchingBanks(knn.run),
-    LabelFreeCard: labelfree.run,
-    LandmarkRetrievalCard: landmarks.run,
-    LloydCard: cluster.run,
-    LogregCard: ProbingBanks(linear.run),
-    MiniBatchCard: cluster.run,
-    RetrievalCard: OnBanks(retrieval.run),
-    SvmFewshotCard: fewshot.run,
-    Voc07Card: voc07.run,
-}
 
 
 def evaluate(
@@ -218,24 +100,6 @@ def evaluate(
     path = distributed.on_main(lambda: results.save(record, folder, predictions=predictions, head=head))
     job.unfinished().remove()
     return record, path
-
-
-def runner_of(card: ProtocolCard) -> Runner:
-    """Return what runs a card: ours, or what another package brings for its kind.
-
-    Raises:
-        PluginError: If that package does not work.
-    """
-    brought = None if card.kind in kinds.KINDS else kinds.plugin(card.kind)
-    if brought is None:
-        return RUNNERS[type(card)]
-    runner: Any = plugins.resolve(plugins.PROTOCOLS, card.kind, brought.run)
-    if not callable(runner):
-        raise PluginError(
-            f"{brought.run} must be what runs a job and is a {type(runner).__name__}: the package that brings "
-            f"{card.kind} is broken"
-        )
-    return runner  # pyright: ignore[reportReturnType] - what it returns, nobody can check before it runs
 
 
 def _preprocessing(job: Job) -> dict[str, Any]:

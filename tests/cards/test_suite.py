@@ -4,7 +4,8 @@ from carp_eval.cards import loading, shelf
 from carp_eval.cards.suite import SUITES, suite
 from carp_eval.data.table import TABLE
 from carp_eval.errors import CardError, UnknownNameError
-from carp_eval.evaluation.running import RUNNERS, OnBanks, for_dataset
+from carp_eval.evaluation.runners import RUNNERS, OnBanks
+from carp_eval.evaluation.running import for_dataset
 
 NAMES = shelf.names(SUITES)
 ENTRIES = [

@@ -20,7 +20,8 @@ from carp_eval.cards.retrieval import LandmarkRetrievalCard, RetrievalCard
 from carp_eval.cards.voc07 import Voc07Card
 from carp_eval.checkpoints.opening import open_model
 from carp_eval.evaluation.job import Settings
-from carp_eval.evaluation.running import RUNNERS, evaluate
+from carp_eval.evaluation.runners import RUNNERS
+from carp_eval.evaluation.running import evaluate
 from carp_eval.models.model import weights_sha256
 from tests.evaluation import copydays_scene, landmarks_scene, voc_scene
 

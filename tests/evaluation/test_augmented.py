@@ -6,7 +6,7 @@ import torch
 
 from carp_eval import seeds
 from carp_eval.errors import BadImageError, CardError, TrainingError, UsageError
-from carp_eval.evaluation import augmented, probe_training, running
+from carp_eval.evaluation import augmented, probe_training, runners, running
 from tests.evaluation.training_scene import (
     SMALL,
     STILL,
@@ -209,7 +209,7 @@ def test_what_was_skipped_is_counted_as_where_features_are_banked(tmp_path):
         work = job(
             tmp_path / name, card(name, **changes), bad=(3, 20), bad_queries=(5,), skip_bad=True, dataset="a"
         )
-        outcome = running.RUNNERS[type(work.card)](work)
+        outcome = runners.RUNNERS[type(work.card)](work)
         return {**running._counts(work), **outcome.counts}
 
     augmented_counts = counts("linear@swav", **SMALL)

@@ -11,7 +11,7 @@ from carp_eval.errors import UsageError
 from carp_eval.evaluation import grid_rows, linear, linear_grid, scaled
 from carp_eval.evaluation.grid_rows import InMemory, Windowed
 from carp_eval.evaluation.job import Job, Settings
-from carp_eval.evaluation.running import RUNNERS
+from carp_eval.evaluation.runners import RUNNERS
 from carp_eval.features import rows as features_rows
 from carp_eval.features import stored
 from tests.evaluation.private_memory import on_linux, watched

@@ -7,7 +7,7 @@ from torch import Tensor
 from carp_eval.evaluation.answers import Answers
 from carp_eval.evaluation.job import Bar, no_bar
 from carp_eval.evaluation.outcome import Outcome
-from carp_eval.evaluation.running import OnBanks
+from carp_eval.evaluation.runners import OnBanks
 from carp_eval.features.bank import Bank
 from carp_eval.features.rows import plain_rows, unit_rows
 from carp_eval_example.plugins import NcmCard
