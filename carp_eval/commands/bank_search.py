@@ -66,7 +66,8 @@ def search(
             started = time.perf_counter()
             near = find(rows, k)
         else:
-            several = asking.Servers(str(servers).split(","), token=os.environ.get("CARP_TOKEN", ""))
+            addresses = [address.strip() for address in str(servers).split(",")]
+            several = asking.Servers(addresses, token=os.environ.get("CARP_TOKEN", ""))
             several.check_comparable(asked.fingerprint)
             kinds, total = [about.kind for about in several.abouts], len(several)
             started = time.perf_counter()

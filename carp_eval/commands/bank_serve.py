@@ -39,7 +39,9 @@ def serve(
     from carp_eval.features.indexes.part_search import searcher
 
     own = parts.part_of(Bank.open(path), *parts.read(part))
-    token = os.environ.get("CARP_TOKEN") or secrets.token_urlsafe(24)
+    # Set to nothing is not set.
+    told = os.environ.get("CARP_TOKEN", "")
+    token = told or secrets.token_urlsafe(24)
     about, find = searcher(own, exact=exact)
     try:
         listening = socket.create_server((host, port))
@@ -48,7 +50,7 @@ def serve(
             f"cannot listen at {host}:{port} ({error}): choose another --host or --port"
         ) from error
     own_port = listening.getsockname()[1]
-    if "CARP_TOKEN" not in os.environ:
+    if not told:
         tables.say(f"CARP_TOKEN={token}")
     tables.say(
         f"part {own.number}/{own.count} of {path}, {about.rows:,} rows, {about.kind} search: {host}:{own_port}"

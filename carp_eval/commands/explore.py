@@ -121,7 +121,7 @@ def explore(
     tables.say("Ctrl-C ends it")
     if show:
         serving.show(address)
-    serving.serve(Explorer(sides).app(token=token), listening)
+    serving.serve(Explorer(sides).app(token=token, host=host), listening)
 
 
 def _exhibit(chosen: "Chosen", shelf: "Shelf", dataset: str | None) -> "Exhibit":

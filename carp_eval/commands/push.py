@@ -212,14 +212,17 @@ def _bank_of(model: "Model") -> Path:
 
 
 def _planned(folder: Path, at: "Address") -> "Plan":
-    from carp_eval.checkpoints.publishing import pushing
+    from carp_eval.checkpoints.publishing import hub, pushing
     from carp_eval.commands import tables
     from carp_eval.errors import HubError
 
     try:
         return pushing.plan(folder, at)
     except HubError as error:
-        tables.warn(f"what would change there is not known: {error}")
+        why = (
+            "the Hub cannot be reached. All else is as it would be" if hub.out_of_reach(error) else f"{error}"
+        )
+        tables.warn(f"what would change there is not known: {why}")
         return pushing.Plan(False, None, "", pushing.local_files(folder), {})
 
 

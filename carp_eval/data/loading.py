@@ -113,7 +113,7 @@ def pixel_batches(
         for chunk in chunks:
             index = torch.tensor(chunk, dtype=torch.int64)
             # A slice is no copy; pinning makes the one that is needed.
-            together = chunk[-1] - chunk[0] == len(chunk) - 1
+            together = chunk == list(range(chunk[0], chunk[0] + len(chunk)))
             found = preprocessing.in_channels(pixels[chunk[0] : chunk[-1] + 1] if together else pixels[index])
             yield PixelBatch(found.pin_memory() if pin_memory else found, index)
         return

@@ -203,6 +203,8 @@ class Job:
         digest = hashlib.sha256(loading.fingerprint(self.card).encode())
         for part in (
             self.model.weights_sha256,
+            # The same weights, said to be of another size or normalisation, give other features.
+            repr(self.model.input),
             self.model.branch,
             self.model.layer,
             str(self.seed),

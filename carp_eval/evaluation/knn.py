@@ -213,7 +213,7 @@ def run(
     _check_labelled(bank.labels)
     asked = (unit_rows if card.normalise else plain_rows)(queries.shards())
     if card.search == "approximate":
-        near, how = _by_index(card, bank, asked, same=same, bar=bar)
+        near, how = _by_index(card, bank, asked, same=same, memory=memory, bar=bar)
     else:
         precision: SearchPrecision = "float32" if card.search == "exact" else "bf16"
         how = "" if card.search == "exact" else "neighbours were chosen by products in bf16"
@@ -269,7 +269,13 @@ def run(
 
 
 def _by_index(
-    card: KnnCard, bank: Bank, queries: Float32[Tensor, "query dim"], *, same: bool, bar: Bar
+    card: KnnCard,
+    bank: Bank,
+    queries: Float32[Tensor, "query dim"],
+    *,
+    same: bool,
+    memory: int | None,
+    bar: Bar,
 ) -> tuple[Neighbours, str]:
     """Search by the bank's index; also say how that was done."""
     if not card.normalise:
@@ -279,7 +285,7 @@ def _by_index(
         )
     index = Index.open(bank)
     own = torch.arange(len(queries)) if same else None
-    near = index.search(queries, k=max(card.k), own=own, progress=bar("neighbours"))
+    near = index.search(queries, k=max(card.k), own=own, memory=memory, progress=bar("neighbours"))
     recall = index.record.recall
     return near, (
         f"neighbours were found by an approximate index ({index.record.design.kind}, recall@{recall.k} "

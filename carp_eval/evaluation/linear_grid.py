@@ -150,15 +150,18 @@ def train(
     dim, pairs = features.dim, len(learning_rates)
     width = pairs * num_classes
     zero = torch.zeros((), dtype=features.dtype)
-    moving = kept.load() or {}
-    done = int(moving.get("steps", 0))
-    if not done:
-        moving = {
-            "weights": zero.new_zeros(dim, width),
-            "velocity": zero.new_zeros(dim, width),
-            "biases": zero.new_zeros(width),
-            "bias_velocity": zero.new_zeros(width),
-        }
+    state = kept.load() or {"steps": 0}
+    done = int(state["steps"])
+    # These alone, not all that was kept: its number of steps would be kept again, with weights of more.
+    moving = {
+        name: state[name] if done else zero.new_zeros(shape)
+        for name, shape in {
+            "weights": (dim, width),
+            "velocity": (dim, width),
+            "biases": (width,),
+            "bias_velocity": (width,),
+        }.items()
+    }
     weights, velocity = moving["weights"], moving["velocity"]
     biases, bias_velocity = moving["biases"], moving["bias_velocity"]
     rate, decay = (values.to(zero).repeat(num_classes) for values in (learning_rates, weight_decays))

@@ -251,6 +251,14 @@ class Bank:
     def _stored(self) -> dict[bool, StoredRows]:
         return {}
 
+    def held_rows(self) -> tuple[Float32[Tensor, "row dim"], Float32[Tensor, ""]]:
+        """Return all rows in float32, each of length one, and the longest's length; they stay in memory from then on.
+
+        Raises:
+            BankError: If a value is not finite; the message numbers the rows.
+        """
+        return self._unit_rows, self._longest
+
     @cached_property
     def _unit_rows(self) -> Float[Tensor, "row dim"]:
         return unit_rows(self.shards())

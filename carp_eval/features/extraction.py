@@ -169,7 +169,10 @@ def _damage(path: Path, fingerprint: Fingerprint) -> list[ShardRecord] | None:
     """List the damaged shards of a finished bank; None if there is no finished bank."""
     try:
         bank = Bank.open(path)
-    except BankError:
+    except BankError as error:
+        # What a disk or the system refuses to read today is no reason to make all of it anew.
+        if isinstance(error.__cause__, OSError):
+            raise
         return None
     bank.check_fits(fingerprint)
     return [shard for shard in bank.record.shards if shards.problem(path, shard) is not None]

@@ -72,7 +72,7 @@ def forward(
     try:
         last: _Running | None = None
         for batch in batches if profile is None else profile.batches(batches):
-            timer = None if profile is None else DeviceTimer(device)
+            timer = None if profile is None or profile.is_starting else DeviceTimer(device)
             # Per batch, not around the loop: a generator that yields would leave its caller in these modes.
             with (
                 torch.inference_mode(),

@@ -27,7 +27,9 @@ from carp_eval.features.memory import default_budget
 from carp_eval.features.neighbours import Neighbours
 from carp_eval.features.rows import unit_rows
 
+# What a query takes is told from so many, or from those of so many seconds.
 TIMED_QUERIES = 30
+TIMED_SECONDS = 10.0
 
 
 class Index:
@@ -83,6 +85,7 @@ class Index:
         *,
         k: int,
         own: Int64[Tensor, " query"] | None = None,
+        memory: int | None = None,
         progress: Progress | None = None,
     ) -> Neighbours:
         """Find k near rows for each query, by cosine similarity: mostly the nearest (see `record.recall`).
@@ -93,6 +96,7 @@ class Index:
             queries: Features of the same model; their length does not matter.
             k: Neighbours of each query.
             own: For each query a row that is not to be its neighbour: its own, where queries are rows of the bank.
+            memory: Bytes that an exact search may take; None is a quarter of what there is.
             progress: Is told of queries done, and of how many.
 
         Returns:
@@ -109,7 +113,9 @@ class Index:
             raise UsageError(f"the bank's features are {self.bank.dim} wide, the queries' {queries.shape[1]}")
         asked = unit_rows([queries.detach().cpu()])
         if self._engine is None:
-            return reranking.exhaustive(self.bank, self._rows, asked, k=k, own=own, progress=progress)
+            return reranking.exhaustive(
+                self.bank, self._rows, asked, k=k, own=own, memory=memory, keep=True, progress=progress
+            )
         engine, probe = self._engine, self.record.probe
         number = min(len(self), round(k * self.record.candidates) + (own is not None))
         near, short = reranking.nearest(
@@ -123,7 +129,12 @@ class Index:
         )
         if bool(short.any()):
             rest = reranking.exhaustive(
-                self.bank, self._rows, asked[short], k=k, own=None if own is None else own[short]
+                self.bank,
+                self._rows,
+                asked[short],
+                k=k,
+                own=None if own is None else own[short],
+                memory=memory,
             )
             near.similarities[short], near.indices[short] = rest
         return near
@@ -214,11 +225,14 @@ def build(
             faiss=faiss.__version__,
             created=datetime.now(UTC).isoformat(),
         )
-        timed = _query_ms(Index(bank, making, record, _engine(making, built, design.kind)), k=k)
+        timed = _query_ms(
+            Index(bank, making, record, _engine(making, built, design.kind)), k=k, memory=memory
+        )
         record = record.model_copy(update={"query_ms": timed})
         files.write_text(making / records.RECORD, record.model_dump_json(indent=2) + "\n")
-        building.clear(making)
+        building.drop_parts(making)
         _take_place(making, place)
+        building.drop_plan(place)
     return Index(bank, place, record, _engine(place, built, design.kind))
 
 
@@ -267,14 +281,16 @@ def _engine(folder: Path, built: Built, kind: Kind) -> Engine | None:
     return Engine.read(folder, built)
 
 
-def _query_ms(index: Index, *, k: int) -> float:
+def _query_ms(index: Index, *, k: int, memory: int) -> float:
     """Return the median time of a query that comes alone, in milliseconds."""
     asked = MappedRows(index.bank).take(torch.arange(min(TIMED_QUERIES, len(index))))
     taken: list[float] = []
     for query in asked.split(1):
         started = time.perf_counter()
-        index.search(query, k=k)
+        index.search(query, k=k, memory=memory)
         taken.append(1000 * (time.perf_counter() - started))
+        if sum(taken) > 1000 * TIMED_SECONDS:
+            break
     return statistics.median(taken)
 
 

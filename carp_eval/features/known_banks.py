@@ -14,6 +14,9 @@ from carp_eval.features.bank import Bank
 def of_weights(weights_sha256: str, *, home: Path | None = None) -> list[Bank]:
     """Return every bank of a model, by data set and split; those that cannot be opened are not among them.
 
+    Models without weights, such as raw pixels of any size, share one hash: what tells their banks apart is how images
+    became numbers (`fingerprint.preprocessing`).
+
     Args:
         weights_sha256: Hash of the model's weights.
         home: Folder that holds banks; None is `$CARP_HOME/banks`.

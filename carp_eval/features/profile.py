@@ -95,11 +95,15 @@ class Profile:
             self.seconds += time.perf_counter() - self._started
             self._started = None
 
+    @property
+    def is_starting(self) -> bool:
+        """Whether the batch that was passed on last is the first, which may compile or warm up and is not timed."""
+        return self._first
+
     def ran(self, images: int, seconds: float) -> None:
-        """Add a batch that went through the network; the first does not count."""
-        if not self._first:
-            self.images += images
-            self.forward += seconds
+        """Add a batch that went through the network."""
+        self.images += images
+        self.forward += seconds
 
     @contextmanager
     def stalling(self) -> Generator[None]:

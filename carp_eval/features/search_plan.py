@@ -65,7 +65,8 @@ def plan_for(
     fetched = min(k + margin, len(bank))
     wide = 4 if precision == "float32" else 6
     # Of each query: its features; what was found so far, twice while more is added; its neighbours at last.
-    of_queries = len(queries) * (wide * bank.dim + 12 * fetched + 16 * k) + 60 * fetched * QUERIES_AT_ONCE
+    together = min(len(queries), QUERIES_AT_ONCE)
+    of_queries = len(queries) * (wide * bank.dim + 12 * fetched + 16 * k) + 60 * fetched * together
     # Two slabs, one of which may be a third time in bf16; what is converted or settled at once.
     of_row = (wide + 4) * bank.dim
     beside = 20 * BLOCK_VALUES

@@ -18,8 +18,9 @@ from carp_eval.features.bank import Bank
 from carp_eval.report.found import Found
 
 PREDICTED, RIGHT = "predicted", "right"
-# Columns of whole numbers.
+# Columns of whole numbers; and how those of any numbers begin.
 WHOLE = frozenset({"index", "label", "cluster", "nearer"})
+NUMBERS = ("target_", "decision_", "average_precision_")
 
 
 class Shelf:
@@ -228,6 +229,8 @@ def _as_written(name: str, values: np.ndarray) -> bool:
     """Tell whether a column of predictions is of the kind that evaluations write."""
     if name in WHOLE or (name.startswith(PREDICTED) and values.dtype.kind in "fO"):
         return values.dtype.kind in "iu"
+    if name.startswith(NUMBERS):
+        return values.dtype.kind in "iuf"
     return not name.startswith(RIGHT) or values.dtype.kind in "biu"
 
 

@@ -4,6 +4,7 @@ A column is one number: a protocol's variant on a data set, a metric, and what t
 Results that were judged on other images, or with other values of the card, have columns of their own.
 """
 
+import hashlib
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,6 +17,8 @@ from carp_eval.report.found import Found, main_scores
 from carp_eval.results import Result, Score
 
 SHOWN_OF_A_HASH = 8
+# The hash of every model without weights: that of nothing.
+NO_WEIGHTS = hashlib.sha256().hexdigest()
 POOL = "pool"
 
 
@@ -191,26 +194,32 @@ def _measured(numbers: Sequence[_Number]) -> tuple[list[Line], int]:
 
     The same name with other weights has a line of its own.
     """
-    cells: dict[tuple[str, str], dict[Column, Cell]] = {}
-    names: dict[tuple[str, str], Result] = {}
-    seen: set[tuple[str, str, Column, str]] = set()
+    cells: dict[tuple[str, ...], dict[Column, Cell]] = {}
+    names: dict[tuple[str, ...], Result] = {}
+    seen: set[tuple[tuple[str, ...], Column, str]] = set()
     older = 0
     for number in numbers:
         result = number.found.result
-        model = (result.weights_sha256, result.branch)
+        model = _identity(result)
         names.setdefault(model, result)
         of_model = cells.setdefault(model, {})
         if number.column not in of_model:
             of_model[number.column] = Cell(number.score.value, number.score.low, number.score.high)
         # A copy of the same record, such as one that was pushed and pulled again, is none that is older.
-        elif (*model, number.column, result.finished) not in seen:
+        elif (model, number.column, result.finished) not in seen:
             older += 1
-        seen.add((*model, number.column, result.finished))
+        seen.add((model, number.column, result.finished))
     lines = [
         (result, Line(result.model, _weights(result), MEASURED, cells[model]))
         for model, result in names.items()
     ]
     return _joined(lines), older
+
+
+def _identity(result: Result) -> tuple[str, ...]:
+    """Return what tells a model from any other: its weights, or its name where it has none, as raw pixels."""
+    told = (result.weights_sha256, result.branch)
+    return (*told, result.model) if result.weights_sha256 == NO_WEIGHTS else told
 
 
 def _joined(lines: Sequence[tuple[Result, Line]]) -> list[Line]:

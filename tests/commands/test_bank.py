@@ -91,7 +91,8 @@ def test_a_server_prints_its_token_and_answers_who_has_it(carp_in, bank, banks, 
         [sys.executable, "-m", "carp_eval", "bank", "serve", bank],
         stdout=subprocess.PIPE,
         text=True,
-        env=environment | {"COLUMNS": "200"},
+        # Set to nothing is not set: a new one is printed.
+        env=environment | {"COLUMNS": "200", "CARP_TOKEN": ""},
     )
     try:
         name, token = server.stdout.readline().strip().split("=", 1)

@@ -11,6 +11,7 @@ import torch
 from huggingface_hub import constants
 
 from carp_eval.checkpoints.opening import open_model
+from carp_eval.checkpoints.publishing import hub as publishing_hub
 from carp_eval.commands.app import main
 from carp_eval.data.digits import open_split
 from carp_eval.data.preprocessing import Preprocessing
@@ -137,7 +138,14 @@ def test_a_dry_run_needs_neither_login_nor_hub(hub, run, carp, monkeypatch, tmp_
     code, out, err = carp("push", "USER/NAME", "-m", run, *LICENCE, "--dry-run")
     assert code == 0
     assert "model.safetensors" in out
-    assert "is not known" in err
+    assert "is not known: cannot look at USER/NAME: your token has no right" in err
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(publishing_hub, "WAITS", ())
+    code, out, err = carp("push", "USER/NAME", "-m", run, *LICENCE, "--dry-run")
+    assert code == 0
+    assert "model.safetensors" in out
+    assert "is not known: the Hub cannot be reached" in err
+    assert "same command again" not in err
     code, _, err = carp("push", "USER/NAME", "-m", run, *LICENCE)
     assert code == 2
     assert "hf auth login" in err

@@ -142,6 +142,10 @@ def test_pixels_in_memory_need_no_loader():
     for batch in made:
         for row, number in zip(batch.images, batch.index.tolist(), strict=True):
             assert torch.equal(row, PREPARE(images.image(number)))
+    for chunk in ([1, 2, 3], [0, 2, 1, 3], [5]):
+        (some,) = pixel_batches(images, PREPARE, [chunk])
+        assert some.index.tolist() == chunk
+        assert torch.equal(some.images, pixels[chunk])
     # What must be resized goes the long way, to the same end.
     larger = Preprocessing(9, 8, "bicubic", (0.5,) * 3, (0.5,) * 3)
     (batch,) = batches(images, larger, batch_size=9, num_workers=0)

@@ -202,6 +202,21 @@ def test_a_grid_that_was_stopped_goes_on_to_the_bit(banks, little, monkeypatch, 
         assert first["linear heads (6)"] > dies_after
 
 
+def test_a_grid_that_was_stopped_twice_goes_on_to_the_bit(banks, little, monkeypatch):
+    monkeypatch.setattr(linear_grid, "SECONDS_BETWEEN_SAVES", 0.0)
+    whole = run(banks, budget(row_bytes=32))
+    killed = Kept()
+    # In the grid, further on in it, in the refit, further on in that.
+    for saves, steps in ((20, 20), (50, 50), (140, 41), (160, 61)):
+        killed.dies_after = saves
+        with pytest.raises(KeyboardInterrupt):
+            run(banks, budget(row_bytes=32), kept=killed)
+        assert killed.state["steps"] == steps
+    again = run(banks, budget(row_bytes=32), kept=killed)
+    assert again.scores == whole.scores
+    assert all(torch.equal(again.head[name], whole.head[name]) for name in whole.head)
+
+
 def test_logistic_regression_that_memory_cannot_hold_is_refused_at_once(banks):
     with pytest.raises(
         UsageError, match=r"on 600 images of 8 .* and 1 MB are given: take --variant cached-grid"

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from carp_eval.cards import loading
@@ -13,10 +15,12 @@ def job(digit_folder, tmp_path, monkeypatch):
     return make(digit_folder)
 
 
-def make(digit_folder, *, seed=0, card="dino", **settings):
+def make(digit_folder, *, seed=0, card="dino", size=None, **settings):
+    model = open_model("random:digits")
+    size = size or model.input.native_size
     return Job(
         loading.protocol_card("knn", card),
-        open_model("random:digits"),
+        replace(model, input=replace(model.input, native_size=size)),
         f"folder:{digit_folder}",
         settings=Settings(num_workers=0, **settings),
         seed=seed,
@@ -48,8 +52,6 @@ def test_other_images_stand_under_the_name_they_are_given(job):
 
 
 def test_another_preprocessing_gives_another_bank(job):
-    from dataclasses import replace
-
     first = job.bank("test")
     whole = replace(job.preprocessing, crop=None)
     assert not whole.gives_one_size
@@ -67,7 +69,7 @@ def test_what_is_kept_belongs_to_one_evaluation(digit_folder, job):
 
     assert other() == path
     assert other(batch_size=8) == path
-    assert len({path, other(seed=1), other(card="instdisc")}) == 3
+    assert len({path, other(seed=1), other(card="instdisc"), other(size=64)}) == 4
     # Data that are opened later do not hide what was kept before.
     job.images("test")
     assert job.unfinished().path == path

@@ -1,9 +1,11 @@
 """Extractions that are killed, helped, watched and damaged, with real processes."""
 
+import errno
 import os
 import random
 import signal
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -136,6 +138,26 @@ def test_a_damaged_shard_is_said_when_it_is_made_again(tmp_path, caplog, undistu
     assert "bytes instead of" in second
     assert first.endswith("It is extracted again")
     assert second.endswith("It is extracted again")
+
+
+def test_a_record_that_cannot_be_read_today_is_not_thrown_away(tmp_path, monkeypatch):
+    bank = take(tmp_path)
+    record = bank.path / "bank.json"
+    content = record.read_bytes()
+    read = Path.read_bytes
+
+    def failing(path):
+        if path == record:
+            raise OSError(errno.EIO, "Input/output error")
+        return read(path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "read_bytes", failing)
+        network = Net().eval()
+        with pytest.raises(BankError, match=r"cannot read .*bank\.json: Input/output error"):
+            take(tmp_path, network=network)
+    assert network.seen == 0
+    assert record.read_bytes() == content
 
 
 def test_two_jobs_repair_one_bank(tmp_path, undisturbed):

@@ -11,8 +11,9 @@ from carp_eval import files
 from carp_eval.errors import BankError, UsageError
 from carp_eval.features import index as indexing
 from carp_eval.features.bank import Bank
+from carp_eval.features.bank_view import BankView
 from carp_eval.features.index import Index
-from carp_eval.features.indexes import building, choice, tuning
+from carp_eval.features.indexes import building, choice, reranking, tuning
 from carp_eval.features.indexes import record as records
 from carp_eval.features.indexes.mapped import MappedRows
 from tests.features.index_scene import brute_force, clustered, make_bank
@@ -135,6 +136,18 @@ def test_a_killed_build_goes_on_to_the_same_bytes(tmp_path, monkeypatch):
     assert not (bank.path / ".index-ivf.making").exists()
 
 
+def test_a_build_that_was_stopped_before_it_got_its_name_need_not_be_made_again(tmp_path, monkeypatch):
+    bank = make_bank(tmp_path / "bank", *clustered(1500, 16, seed=5))
+    with monkeypatch.context() as patched:
+        patched.setattr(indexing, "_take_place", lambda *_: (_ for _ in ()).throw(InterruptedError))
+        with pytest.raises(InterruptedError):
+            indexing.build(bank, kind="ivf", recall=0.9, k=5)
+    assert not list((bank.path / ".index-ivf.making").glob("part-*"))
+    monkeypatch.setattr(building, "_trained", lambda *_: pytest.fail("trained again"))
+    index = indexing.build(bank, kind="ivf", recall=0.9, k=5)
+    assert sorted(path.name for path in index.path.iterdir()) == ["index.faiss", "index.json", "lists.bin"]
+
+
 def test_what_was_begun_otherwise_begins_anew(tmp_path):
     bank = make_bank(tmp_path / "bank", *clustered(1500, 16, seed=5))
     design = choice.design("ivf", 1500, 16, nlist=4, memory=2**30, seed=0)
@@ -182,6 +195,70 @@ def test_lists_that_disagree_with_the_record_are_not_mapped(bank):
     (index.path / "index.json").write_text(index.record.model_copy(update={"built": built}).model_dump_json())
     with pytest.raises(BankError, match="another size than its lists"):
         Index.open(bank, kind="ivf")
+
+
+def test_rows_that_the_bank_does_not_have_are_not_made_up(bank):
+    index = Index.open(bank, kind="ivf")
+    lists = index.path / records.LISTS
+    wrong = np.frombuffer(lists.read_bytes(), np.uint8).copy()
+    # The last eight bytes are the number of the last list's last row.
+    wrong[-8:] = np.frombuffer(np.int64(3000).tobytes(), np.uint8)
+    lists.write_bytes(wrong.tobytes())
+    everywhere = index.record.model_copy(update={"probe": index.record.design.lists, "candidates": 300.0})
+    with pytest.raises(BankError, match=r"row 3000 of a bank of 3000.*carp bank index"):
+        Index(bank, index.path, everywhere, Index.open(bank, kind="ivf")._engine).search(
+            torch.ones(1, 16), k=10
+        )
+
+
+def test_the_index_of_a_bank_is_not_that_of_some_of_its_rows(made):
+    with pytest.raises(BankError, match="of other rows"):
+        Index.open(BankView(made, rows=torch.arange(5, 2000)))
+    assert len(Index.open(BankView(made, labels=torch.zeros(3000, dtype=torch.int64)))) == 3000
+
+
+def test_candidates_of_one_query_are_read_in_steps(made, monkeypatch):
+    read = []
+
+    def take(self, rows):
+        read.append(len(rows))
+        return taken(self, rows)
+
+    taken = MappedRows.take
+    monkeypatch.setattr(MappedRows, "take", take)
+    monkeypatch.setattr(reranking, "STEP_ROWS", 64)
+    queries, _ = clustered(3, 16, seed=2)
+    near = Index.open(made, kind="flat").search(queries, k=200)
+    assert max(read) == 64
+    np.testing.assert_allclose(near.similarities, brute_force(made, queries, 200)[0], rtol=0, atol=1e-6)
+
+
+def test_a_flat_index_reads_its_bank_once_where_that_may_stay_in_memory(made, monkeypatch):
+    opened = Bank.open(made.path)
+    index, queries = Index.open(opened, kind="flat"), clustered(3, 16, seed=2)[0]
+    first = index.search(queries, k=10)
+    with monkeypatch.context() as patched:
+        patched.setattr(Bank, "shards", lambda _: pytest.fail("read again"))
+        again = index.search(queries, k=10)
+    assert torch.equal(first.indices, again.indices)
+    with pytest.raises(UsageError, match=r"0\.0 MB of memory are too little"):
+        index.search(queries, k=10, memory=1000)
+
+
+def test_an_index_of_another_schema_is_not_read(bank):
+    path = Index.open(bank, kind="ivf").path / records.RECORD
+    path.write_text(path.read_text().replace('"schema_version": 1', '"schema_version": 2'))
+    with pytest.raises(BankError, match="another release"):
+        Index.open(bank)
+
+
+def test_fewer_rows_than_components_are_indexed_by_fewer_components(tmp_path):
+    bank = make_bank(tmp_path / "bank", *clustered(60, 520, seed=1))
+    index = indexing.build(bank, kind="hnsw", recall=0.5, k=5)
+    assert index.record.design.factory == "PCAR60,HNSW32_SQ8"
+    queries, _ = clustered(5, 520, seed=2)
+    found = index.search(queries, k=5)
+    assert share_found(found.indices.numpy(), brute_force(bank, queries, 5)[1]) > 0.5
 
 
 def test_nothing_is_printed_where_json_may_be(made, tmp_path, capfd):
@@ -238,6 +315,7 @@ def test_what_cannot_be_indexed_is_refused(made):
         ({"kind": "hnsw", "nlist": 10}, "ivf and ivf-pq"),
         ({"kind": "hnsw", "memory": 2**16}, "--memory"),
         ({"kind": "ivf-pq", "memory": 2**12}, "624 rows"),
+        ({"kind": "ivf", "memory": 127}, "a single row of 16"),
     ]:
         with pytest.raises(UsageError, match=said):
             indexing.build(made, **options)

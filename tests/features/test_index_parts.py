@@ -1,4 +1,5 @@
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -150,6 +151,7 @@ def test_only_who_knows_the_token_is_answered(bank, serve):
         ("k=0", bytes(48), 400),
         ("k=1101", bytes(48), 400),
         ("k=x", bytes(48), 400),
+        ("k=1", b"", 400),
         ("", bytes(48), 400),
         ("k=" + "9" * 5000, bytes(48), 400),
         ("k=1100", bytes(48 * 4000), 400),
@@ -180,6 +182,9 @@ def test_servers_must_be_the_parts_of_one_bank(bank, serve, tmp_path):
             Servers(addresses, token=TOKEN)
     with pytest.raises(BankError, match="cannot be reached"):
         Servers(["127.0.0.1:1"], token=TOKEN)
+    for address in ("", "127.0.0.1", "http://127.0.0.1:1", "127.0.0.1:1/x", "me@127.0.0.1:1", "a b:1"):
+        with pytest.raises(UsageError, match="HOST:PORT"):
+            Servers([address], token=TOKEN)
     servers = Servers([first, second], token=TOKEN)
     with pytest.raises(BankError, match="weights_sha256"):
         servers.check_comparable(bank.fingerprint.model_copy(update={"weights_sha256": "zz"}))
@@ -187,6 +192,14 @@ def test_servers_must_be_the_parts_of_one_bank(bank, serve, tmp_path):
     for queries, k, said in ((torch.ones(1, 12), 1101, "from 1 to 1100"), (torch.ones(1, 5), 1, "12 wide")):
         with pytest.raises(UsageError, match=said):
             servers.search(queries, k=k)
+
+
+def test_who_never_answers_is_not_waited_for(monkeypatch):
+    monkeypatch.setattr(asking, "SECONDS_TO_TELL", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        address = f"127.0.0.1:{mute.getsockname()[1]}"
+        with pytest.raises(BankError, match=r"not answered within 0\.2 seconds"):
+            Servers([address], token=TOKEN)
 
 
 @pytest.mark.parametrize("trouble", ["row", "number", "length"])

@@ -9,6 +9,7 @@ from carp_eval.errors import BankError
 from carp_eval.features import stored
 from carp_eval.features.rows import plain_rows, unit_rows
 from carp_eval.features.stored import StoredRows
+from tests.evaluation.private_memory import on_linux, watched
 
 
 def random_shards(sizes, dim, *, dtype=torch.float16, seed=0):
@@ -48,3 +49,13 @@ def test_values_that_are_not_finite_are_told_by_their_rows(monkeypatch):
     shards[1][8, 2] = math.inf
     with pytest.raises(BankError, match=r"rows 18"):
         StoredRows(shards, normalise=True)
+
+
+@on_linux
+def test_rows_that_are_taken_are_in_memory_once():
+    shards = random_shards([1024] * 20, 256)
+    rows = StoredRows(shards, normalise=True)
+    chosen = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))
+    with watched() as most:
+        taken = rows.take(chosen)
+    assert most[0] < 1.3 * 4 * taken.numel()

@@ -168,6 +168,9 @@ def test_too_little_memory_is_told_with_what_is_needed(tmp_path):
     assert plan_for(bank, queries, k=20, budget=enough).slab_rows >= 256
     with pytest.raises(UsageError):
         plan_for(bank, queries, k=20, budget=enough - 200_000)
+    # A single query does not pay for thousands: its 2,000 neighbours are kept in 0.2 MB.
+    alone = 20 * search_plan.BLOCK_VALUES + 1_000_000
+    assert plan_for(bank, queries[:1], k=2000, budget=alone).slab_rows >= 256
 
 
 def test_a_search_that_was_stopped_goes_on_and_finds_the_same(tmp_path, monkeypatch):

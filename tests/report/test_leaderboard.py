@@ -1,4 +1,5 @@
 import csv
+import hashlib
 import io
 import re
 
@@ -134,6 +135,20 @@ def test_the_newest_number_of_a_model_counts_and_copies_are_one(tmp_path):
     board = leaderboard.board(found(tmp_path, newer, newer, of("a", top1(50.0))), [])
     assert [cell.value for line in board.lines for cell in line.cells.values()] == [60.0]
     assert board.older == 1
+
+
+def test_baselines_without_weights_are_told_apart_by_their_names(tmp_path):
+    nothing = {"weights_sha256": hashlib.sha256(b"").hexdigest()}
+    results = [
+        of("a", top1(value)).model_copy(update={"model": model, **nothing})
+        for model, value in (("pixels:digits", 60.0), ("pixels:larger", 50.0))
+    ]
+    board = leaderboard.board(found(tmp_path, *results), [])
+    assert {line.model: cell.value for line in board.lines for cell in line.cells.values()} == {
+        "pixels:digits": 60.0,
+        "pixels:larger": 50.0,
+    }
+    assert board.older == 0
 
 
 def test_metrics_protocols_and_data_sets_are_chosen(tmp_path):

@@ -393,6 +393,7 @@ def test_a_log_that_is_none_has_no_curves(tmp_path):
         ({"label": ["one"] * 40}, "have label of a kind that no evaluation writes"),
         ({"predicted_k1": [0.5] * 40}, "have predicted_k1 of a kind that no evaluation writes"),
         ({"right_k1": ["yes"] * 40}, "have right_k1 of a kind that no evaluation writes"),
+        ({"decision_cat": ["high"] * 40}, "have decision_cat of a kind that no evaluation writes"),
         (None, "cannot be read"),
     ],
 )

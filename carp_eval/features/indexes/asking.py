@@ -1,5 +1,6 @@
 """One search over several machines, each of which serves a part of the bank."""
 
+import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -24,7 +25,9 @@ from carp_eval.features.indexes.serving import (
 from carp_eval.features.neighbours import Neighbours, joined
 
 SECONDS_TO_CONNECT = 10
-SECONDS_TO_ANSWER = 600
+# Between two parts of an answer. To say what it serves takes a server no work; a search may take minutes.
+SECONDS_TO_TELL = 30.0
+SECONDS_TO_ANSWER = 600.0
 
 
 class Servers:
@@ -42,8 +45,12 @@ class Servers:
             token: What all of them ask for.
 
         Raises:
+            UsageError: If an address is none.
             BankError: If one cannot be reached or refuses, or together they are not the parts of one bank.
         """
+        for address in addresses:
+            if re.fullmatch(r"[^\s/@?#]+:[0-9]{1,5}", address) is None:
+                raise UsageError(f"a server is named as HOST:PORT, as it prints it itself; got {address!r}")
         # Proxies and passwords of the environment are not for these machines.
         self._session = requests.Session()
         self._session.trust_env = False
@@ -109,7 +116,7 @@ class Servers:
     def _ask(self, number: int, body: bytes, queries: int, k: int) -> Neighbours:
         about, address = self.abouts[number], self._addresses[number]
         wanted = min(k, about.rows)
-        content = self._request("POST", address, f"search?k={wanted}", body)
+        content = self._request("POST", address, f"search?k={wanted}", body, SECONDS_TO_ANSWER)
         size = queries * wanted
         if len(content) != size * (SIMILARITY_TYPE.itemsize + ROW_TYPE.itemsize):
             raise BankError(f"{address} answered {len(content)} bytes, which are not {size} neighbours")
@@ -125,19 +132,23 @@ class Servers:
 
     def _about(self, address: str) -> About:
         try:
-            return About.model_validate_json(self._request("GET", address, "about", b""))
+            return About.model_validate_json(self._request("GET", address, "about", b"", SECONDS_TO_TELL))
         except ValidationError as error:
             raise BankError(f"{address} is no server of a bank of this release") from error
 
-    def _request(self, method: str, address: str, path: str, body: bytes) -> bytes:
+    def _request(self, method: str, address: str, path: str, body: bytes, patience: float) -> bytes:
         try:
             answer = self._session.request(
                 method,
                 f"http://{address}/{path}",
                 data=body,
-                timeout=(SECONDS_TO_CONNECT, SECONDS_TO_ANSWER),
+                timeout=(SECONDS_TO_CONNECT, patience),
                 allow_redirects=False,
             )
+        except requests.ReadTimeout as error:
+            raise BankError(
+                f"{address} has not answered within {patience:g} seconds: is it a `carp bank serve`, and not too busy?"
+            ) from error
         except (requests.RequestException, ValueError) as error:
             raise BankError(f"{address} cannot be reached: is `carp bank serve` running there?") from error
         if answer.status_code == 401:

@@ -108,10 +108,19 @@ def build(folder: Path, bank: Bank, plan: Plan, *, bar: Callable[[str], Progress
     return built
 
 
-def clear(folder: Path) -> None:
-    """Take away what only the making needed."""
-    with files.storage_errors(folder):
-        for leftover in (folder / PLAN, folder / BUILT, folder / TRAINED, *folder.glob("part-*.faiss")):
+def drop_parts(folder: Path) -> None:
+    """Take away what is merged; a build that is stopped after that still goes on."""
+    _drop(folder / TRAINED, *folder.glob("part-*.faiss"))
+
+
+def drop_plan(folder: Path) -> None:
+    """Take away what tells a build how to go on, once the index has its name."""
+    _drop(folder / PLAN, folder / BUILT)
+
+
+def _drop(*leftovers: Path) -> None:
+    for leftover in leftovers:
+        with files.storage_errors(leftover):
             leftover.unlink(missing_ok=True)
 
 

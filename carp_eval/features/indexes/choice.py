@@ -87,7 +87,12 @@ def design(
         return Design(kind=chosen, factory="", lists=0, training_rows=0, code_bytes=0, seed=seed)
     # Half of the memory: k-means and PCA make copies.
     affordable = min(rows, memory // (2 * 4 * dim))
-    reduced = min(dim, WIDEST_CODE)
+    if affordable < 1:
+        raise UsageError(
+            f"{memory:,} bytes are too few to train on a single row of {dim} numbers: allow more with --memory"
+        )
+    # PCA finds no more components than it has rows.
+    reduced = dim if dim <= WIDEST_CODE else min(WIDEST_CODE, affordable)
     pca = f"PCAR{reduced}," if reduced < dim else ""
     if chosen == "hnsw":
         if rows * _graph_bytes(dim) > memory:

@@ -29,7 +29,7 @@ def searcher(part: Part, *, exact: bool) -> tuple[About, Find]:
     def find(queries: Float32[Tensor, "query dim"], k: int) -> Neighbours:
         if index is not None:
             return index.search(queries, k=k)
-        return reranking.exhaustive(part.bank, rows, unit_rows([queries]), k=k)
+        return reranking.exhaustive(part.bank, rows, unit_rows([queries]), k=k, keep=True)
 
     about = About(
         fingerprint=part.bank.fingerprint,

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import faiss
 from pydantic import ValidationError
@@ -14,7 +14,6 @@ from carp_eval.errors import BankError
 from carp_eval.features.bank import Bank
 from carp_eval.features.indexes.choice import Design
 
-SCHEMA_VERSION = 1
 RECORD = "index.json"
 # What FAISS parses: quantisers and transforms, and of a graph all.
 ENGINE = "index.faiss"
@@ -94,7 +93,7 @@ class IndexRecord(Frozen):
     """What `index.json` says; it is written last, so an index that has one is complete.
 
     Attributes:
-        schema_version: Of this record.
+        schema_version: Of this record; those of another are not read.
         bank: The bank's fingerprint.
         content: Hash of the shards it was made from.
         rows: How many rows those are.
@@ -110,7 +109,7 @@ class IndexRecord(Frozen):
         created: When it was finished, in ISO 8601.
     """
 
-    schema_version: int = SCHEMA_VERSION
+    schema_version: Literal[1] = 1
     bank: str
     content: str
     rows: int
@@ -160,7 +159,11 @@ class IndexRecord(Frozen):
 def content_sha256(bank: Bank) -> str:
     """Return one hash of all rows of a bank, or of those shards of it that are at hand."""
     shards = [(shard.rows, shard.sha256) for shard in bank.record.shards]
-    return hashlib.sha256(json.dumps([bank.fingerprint.sha256, shards]).encode()).hexdigest()
+    digest = hashlib.sha256(json.dumps([bank.fingerprint.sha256, shards]).encode())
+    if len(bank) != bank.record.rows:
+        # A view: of the shards, only some rows are seen, and their numbers are others.
+        digest.update(bank.index.numpy().data)
+    return digest.hexdigest()
 
 
 def read(folder: Path) -> IndexRecord:

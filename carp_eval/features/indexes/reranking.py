@@ -7,10 +7,14 @@ import torch
 from jaxtyping import Bool, Float32, Int64
 from torch import Tensor
 
+from carp_eval.errors import BankError
 from carp_eval.features.bank import Bank
 from carp_eval.features.exact import dots
 from carp_eval.features.indexes.mapped import MappedRows
+from carp_eval.features.memory import default_budget
 from carp_eval.features.neighbours import Neighbours
+from carp_eval.features.search import search
+from carp_eval.features.search_plan import fits
 from carp_eval.features.streamed import search_bank
 
 # Rows read for one step: 256 MiB of them at 2,048 dimensions.
@@ -43,6 +47,9 @@ def nearest(
     Returns:
         The neighbours, similarity descending, then row ascending; and the queries for which fewer than k were named,
         whose neighbours are to be looked for otherwise.
+
+    Raises:
+        BankError: If a row is named that there is not, or has a value that is not finite.
     """
     similarities = torch.zeros(len(queries), k, dtype=torch.float64)
     indices = torch.zeros(len(queries), k, dtype=torch.int64)
@@ -57,8 +64,18 @@ def nearest(
         named = named.sort(dim=1).values
         numbers, places = (named >= 0).nonzero(as_tuple=True)
         distinct, which = named[numbers, places].unique(return_inverse=True)
+        if len(distinct) and int(distinct[-1]) >= len(rows):
+            raise BankError(
+                f"the index names row {int(distinct[-1])} of a bank of {len(rows)}: it is damaged; run `carp bank "
+                "index` again"
+            )
         exact = torch.full(named.shape, -torch.inf, dtype=torch.float64)
-        exact[numbers, places] = dots(rows.take(distinct), queries[part], which, numbers)
+        # A single query may name more rows than are to be in memory.
+        for first in range(0, len(distinct), STEP_ROWS):
+            own_step = (which >= first) & (which < first + STEP_ROWS)
+            query, place = numbers[own_step], places[own_step]
+            taken = rows.take(distinct[first : first + STEP_ROWS])
+            exact[query, place] = dots(taken, queries[part], which[own_step] - first, query)
         best, order = exact.sort(dim=1, descending=True, stable=True)
         short[part] = (named >= 0).sum(dim=1) < k
         width = min(k, named.shape[1])
@@ -76,6 +93,8 @@ def exhaustive(
     *,
     k: int,
     own: Int64[Tensor, " query"] | None = None,
+    memory: int | None = None,
+    keep: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Neighbours:
     """Find the k nearest rows by the exact search, and their similarities in float64, comparable across banks.
@@ -86,9 +105,18 @@ def exhaustive(
         queries: Unit rows.
         k: Neighbours of each query.
         own: For each query a row that is not to be its neighbour.
+        memory: Bytes that the search may take; None is a quarter of what there is.
+        keep: Whether a bank that fits that memory stays there for the next search, which is then much sooner done.
         progress: Is told of queries done, and of how many.
     """
-    near = search_bank(bank, queries, k=k if own is None else k + 1, progress=progress).indices.numpy()
+    wanted = k if own is None else k + 1
+    budget = default_budget() if memory is None else memory
+    if keep and fits(bank, queries, budget):
+        held, longest = bank.held_rows()
+        found = search(held, queries, k=wanted, longest=longest, progress=progress)
+    else:
+        found = search_bank(bank, queries, k=wanted, memory=budget, progress=progress)
+    near = found.indices.numpy()
     done = 0
 
     def next_rows(part: Float32[np.ndarray, "query dim"]) -> Int64[np.ndarray, "query candidate"]:

@@ -88,10 +88,10 @@ def application(about: About, find: Find, *, token: str) -> Starlette:
         k = int(word) if word.isdecimal() and len(word) < 10 else 0
         width = about.dim * QUERY_TYPE.itemsize
         queries = len(body) // width
-        if len(body) % width or not 1 <= k <= about.rows or queries * k > MOST_ANSWERS:
+        if not queries or len(body) % width or not 1 <= k <= about.rows or queries * k > MOST_ANSWERS:
             return PlainTextResponse(f"expected rows of {about.dim} numbers and a fitting k", status_code=400)
         asked = torch.from_numpy(
-            np.frombuffer(bytes(body), QUERY_TYPE).astype(np.float32).reshape(queries, -1)
+            np.frombuffer(body, QUERY_TYPE).astype(np.float32).reshape(queries, about.dim)
         )
         try:
             found = await run_in_threadpool(one_by_one, asked, k)

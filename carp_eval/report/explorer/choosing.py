@@ -164,14 +164,23 @@ def _of_model(opened: Model, wanted: Wanted) -> Bank:
 
 
 def _banks_of(opened: Model, wanted: Wanted) -> list[Bank]:
-    """Return a model's banks of one layer; all that have no weights, such as raw pixels, have one hash."""
+    """Return a model's banks of one layer.
+
+    All that have no weights have one hash: raw pixels of two recipes are told apart by how images become numbers.
+    """
     return [
         bank
         for bank in known_banks.of_weights(opened.weights_sha256, home=wanted.home)
         if bank.fingerprint.layer == opened.layer
         and bank.dim == opened.feature_dim
         and bank.record.model != THUMBNAILS
+        and _normalised_for(bank, opened)
     ]
+
+
+def _normalised_for(bank: Bank, model: Model) -> bool:
+    told = bank.fingerprint.preprocessing
+    return all(tuple(told.get(name, ())) == getattr(model.input, name) for name in ("mean", "std"))
 
 
 def _newest(wanted: Wanted) -> Chosen:

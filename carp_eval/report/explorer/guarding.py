@@ -7,7 +7,6 @@ token is asked for, which no such page can know; by which of its names the machi
 
 import ipaddress
 import secrets
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders, QueryParams
 from starlette.middleware import Middleware
@@ -44,15 +43,16 @@ def new_token() -> str:
     return secrets.token_urlsafe(24)
 
 
-def guards(token: str | None) -> list[Middleware]:
+def guards(token: str | None, *, host: str) -> list[Middleware]:
     """Return what stands before every answer, the outermost first.
 
     Args:
         token: What is asked for; None where only this machine is served.
+        host: Where it is listened: one of this machine's names, where no token is asked for.
     """
     guarded = [Middleware(SafeHeaders)]
     if token is None:
-        hosts = ["127.0.0.1", "localhost", "::1", "[::1]"]
+        hosts = ["127.0.0.1", "localhost", "::1", "[::1]", host]
         return [
             *guarded,
             Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False),
@@ -89,7 +89,7 @@ class SameOrigin:
         if scope["type"] == "http":
             headers = Headers(scope=scope)
             origin = headers.get("origin")
-            if origin is not None and urlsplit(origin).netloc != headers.get("host"):
+            if origin is not None and origin.partition("://")[2] != headers.get("host"):
                 refusal = JSONResponse({"error": "this was sent by another site's page"}, status_code=403)
                 await refusal(scope, receive, send)
                 return

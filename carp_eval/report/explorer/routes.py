@@ -26,7 +26,7 @@ from carp_eval.report.writing import SHAPES
 MOST_NEIGHBOURS, MOST_OF_GALLERY = 200, 240
 STYLES, SCRIPTS = ("report.css", "explore.css"), ("map.js", "explore.js")
 _TYPES = {"css": "text/css; charset=utf-8", "js": "text/javascript; charset=utf-8"}
-# Pictures change with the data set, which a browser must not remember from another day on the same port.
+# What a browser must not remember from another explorer on the same port.
 _FRESH = {"Cache-Control": "no-store"}
 T = TypeVar("T")
 
@@ -44,11 +44,12 @@ class Explorer:
         # Searches and forward passes take all cores each: one at a time. Pictures do not wait for them.
         self._working, self._drawing = CapacityLimiter(1), CapacityLimiter(1)
 
-    def app(self, *, token: str | None) -> Starlette:
+    def app(self, *, token: str | None, host: str = "127.0.0.1") -> Starlette:
         """Return what a server runs.
 
         Args:
             token: What is asked of who comes; None where only this machine is served.
+            host: Where it is listened.
         """
         return Starlette(
             routes=[
@@ -64,7 +65,7 @@ class Explorer:
                 Route("/api/sides/{side:int}/images/{image:int}", self._near_image),
                 Route("/api/sides/{side:int}/picture", self._near_picture, methods=["POST"]),
             ],
-            middleware=guarding.guards(token),
+            middleware=guarding.guards(token, host=host),
             exception_handlers={HTTPException: _refused, CarpError: _refused},
             lifespan=self._voting,
         )
@@ -75,8 +76,12 @@ class Explorer:
 
         async def count() -> None:
             for side in self._sides:
-                for step in side.votes.steps():
-                    await anyio.to_thread.run_sync(step, limiter=self._working, abandon_on_cancel=True)
+                try:
+                    for step in side.votes.steps():
+                        await anyio.to_thread.run_sync(step, limiter=self._working, abandon_on_cancel=True)
+                except CarpError as error:
+                    # A damaged bank has pictures still, and the other model its votes.
+                    side.votes.stopped = _first_line(str(error))
 
         async with anyio.create_task_group() as group:
             group.start_soon(count)
@@ -105,7 +110,8 @@ class Explorer:
             "sides": [side.describe() for side in self._sides],
             "classes": _options(exhibit.class_names),
             "shapes": SHAPES,
-            "pictures": exhibit.images is not None,
+            # A part of their addresses: another explorer on this port, an hour later, has other pictures.
+            "pictures": "" if exhibit.images is None else exhibit.images.manifest_sha256[:16],
         }
         return JSONResponse(told, headers=_FRESH)
 
@@ -223,4 +229,8 @@ def _refused(request: Request, error: Exception) -> Response:  # noqa: ARG001 - 
         status, words = 422, str(error)
     else:
         status, words = (404 if isinstance(error, UsageError) else 409), str(error)
-    return JSONResponse({"error": plain(words.partition("\n")[0])}, status_code=status, headers=_FRESH)
+    return JSONResponse({"error": _first_line(words)}, status_code=status, headers=_FRESH)
+
+
+def _first_line(words: str) -> str:
+    return plain(words.partition("\n")[0])

@@ -4,14 +4,14 @@ import time
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float32, Int64
+from jaxtyping import Float32
 from torch import Tensor
 
 from carp_eval.errors import BankError
 from carp_eval.features import memory as memory_of
 from carp_eval.features.bank import Bank
 from carp_eval.features.index import Index
-from carp_eval.features.neighbours import Neighbours
+from carp_eval.features.neighbours import Neighbours, without_self
 from carp_eval.report.parts.neighbours import rows_of
 
 BYTES_OF_FLOAT32 = 4
@@ -72,7 +72,7 @@ class Searcher:
         began = time.perf_counter()
         k = min(k, len(self.bank))
         if self._index is not None:
-            near = self._index.search(queries, k=k)
+            near = self._index.search(queries, k=k, memory=self._memory)
         else:
             # The bank is read once, where memory holds it, and kept for the next query.
             near = self.bank.search(queries, k, memory=self._memory)
@@ -89,18 +89,10 @@ class Searcher:
         k, own = min(k, len(self.bank) - 1), torch.tensor(rows)
         queries = rows_of(self.bank, rows)
         if self._index is not None:
-            near = self._index.search(queries, k=k, own=own)
+            near = self._index.search(queries, k=k, own=own, memory=self._memory)
         else:
-            near = _without(self.bank.search(queries, k + 1, memory=self._memory), own)
+            near = without_self(self.bank.search(queries, k + 1, memory=self._memory), own)
         return Answer(near, (time.perf_counter() - began) * 1000)
-
-
-def _without(near: Neighbours, own: Int64[Tensor, " query"]) -> Neighbours:
-    """Take each query's own row out of its neighbours, or the last of them where it is not among them."""
-    keep = near.indices != own[:, None]
-    keep[:, -1] &= ~keep.all(dim=1)
-    shape = (len(keep), keep.shape[1] - 1)
-    return Neighbours(near.similarities[keep].view(shape), near.indices[keep].view(shape))
 
 
 def _index_of(bank: Bank) -> Index | None:

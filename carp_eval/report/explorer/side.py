@@ -110,7 +110,7 @@ class Side:
         label = int(exhibit.labels[row])
         told = self._told(answer, label=label, k=k)
         told["query"] = {**self._image(row), "class": exhibit.name_of(label)}
-        told["place"] = self._place_of(row)
+        told["place"] = self._place_of(row, answer.near)
         told["prototype"] = self._prototype(None, number)
         return told
 
@@ -227,12 +227,11 @@ class Side:
     def _point_of(self) -> dict[int, int]:
         return {row: point for point, row in enumerate(self._rows)}
 
-    def _place_of(self, row: int) -> dict[str, Any] | None:
+    def _place_of(self, row: int, near: Neighbours) -> dict[str, Any] | None:
         if self._plane is None:
             return None
         point = self._point_of.get(row)
         if point is None:
-            near = self.searcher.near(rows_of(self.exhibit.bank, [row]), k=votes.K + 1).near
             return self._place_near(rows_of(self.exhibit.bank, [row]), near)
         x, y = self._plane.cells[point].tolist()
         return {"x": x, "y": y, "how": ""}
@@ -247,7 +246,10 @@ class Side:
             return {"x": x, "y": y, "how": "projected onto the map's axes"}
         there = [
             (self._plane.cells[self._point_of[row]].float(), max(0.0, similarity))
-            for row, similarity in zip(near.indices[0].tolist(), near.similarities[0].tolist(), strict=True)
+            # As many as vote, however many are shown: its place is then always the same.
+            for row, similarity in zip(
+                near.indices[0, : votes.K].tolist(), near.similarities[0, : votes.K].tolist(), strict=True
+            )
             if row in self._point_of
         ]
         total = sum(weight for _, weight in there)

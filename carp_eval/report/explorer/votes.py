@@ -46,6 +46,7 @@ class Votes:
         rows: Rows that are judged: all with a class, or, of a large bank, some, evenly taken.
         predicted: What each row of the bank is taken for; `UNKNOWN` where that is not counted.
         done: How many are counted.
+        stopped: Why no more will be; empty where nothing stands in the way.
     """
 
     def __init__(self, exhibit: Exhibit, searcher: Searcher, *, most: int, k: int = K) -> None:
@@ -64,6 +65,7 @@ class Votes:
         self.rows: list[int] = spread(labelled, min(most, affordable)) if len(bank) > 1 else []
         self.predicted: Int64[np.ndarray, " row"] = np.full(len(bank), UNKNOWN)
         self.done = 0
+        self.stopped = ""
 
     def steps(self) -> Iterator[Callable[[], None]]:
         """Yield pieces of the work, so that queries may come between."""

@@ -33,9 +33,10 @@
   }
   const several = state.sides.length > 1;
   const letter = (side) => (several ? `${"AB"[side]}: ` : "");
+  const addressOf = (image) => `/api/pictures/${image}?of=${state.pictures}`;
   const picture = (image, alt) => {
     if (!state.pictures) return make("span", { className: "thumb none", textContent: "no picture" });
-    const shown = make("img", { className: "thumb", alt, src: `/api/pictures/${image}`, loading: "lazy", decoding: "async" });
+    const shown = make("img", { className: "thumb", alt, src: addressOf(image), loading: "lazy", decoding: "async" });
     // Drawn pixel by pixel where there are few, so that nothing is made up.
     shown.addEventListener("load", () => shown.classList.toggle("few", shown.naturalWidth < 64));
     shown.addEventListener("error", () => shown.replaceWith(make("span", { className: "thumb none", textContent: "no picture" })));
@@ -56,7 +57,7 @@
     if (asked === null) return;
     const told = answers.find((answer) => answer !== null && answer.query !== null)?.query ?? null;
     const image = find("query-picture");
-    const address = asked.file ? asked.address : state.pictures ? `/api/pictures/${asked.image}` : "";
+    const address = asked.file ? asked.address : state.pictures ? addressOf(asked.image) : "";
     if (image.getAttribute("src") !== address) image.src = address;
     image.hidden = address === "";
     image.alt = asked.file ? "the dropped image" : told === null ? "" : `${told.class}: ${told.key}`;
@@ -166,16 +167,19 @@
   let wished = wish();
   let turn = 0;
   let complete = false;
+  const listed = (start, count) => {
+    const query = new URLSearchParams({ only: wished.only, side: wished.side, words: wished.words, start, count });
+    if (wished.label >= 0) query.set("label", wished.label);
+    return ask(`/api/images?${query}`);
+  };
   const load = async (start) => {
     turn += 1;
     const mine = turn;
     // Half a name is being typed.
     if (wished.unknown) return;
-    const query = new URLSearchParams({ only: wished.only, side: wished.side, words: wished.words, start, count: 60 });
-    if (wished.label >= 0) query.set("label", wished.label);
     let told;
     try {
-      told = await ask(`/api/images?${query}`);
+      told = await listed(start, 60);
     } catch (error) {
       tell(error.message);
       return;
@@ -198,9 +202,10 @@
     shownCount(told);
   };
   const shownCount = (told) => {
-    complete = told.judged.every(({ done, of }) => done === of);
-    const judged = told.judged.map(({ done, of, wrong }, side) => {
+    complete = told.judged.every(({ done, of, stopped }) => done === of || stopped !== "");
+    const judged = told.judged.map(({ done, of, wrong, stopped }, side) => {
       if (of === 0) return "";
+      if (stopped !== "") return `; ${letter(side)}votes cannot be counted: ${stopped}`;
       return done < of ? `; ${letter(side)}votes counted for ${number(done)} of ${number(of)}`
         : `; ${letter(side)}${number(wrong)} of ${number(of)} taken for another class`;
     });
@@ -287,7 +292,7 @@
       const name = data.label[point] < 0 ? "no class" : state.classes[data.label[point]];
       const shown = card.querySelector("img");
       shown.hidden = !state.pictures;
-      if (state.pictures) shown.src = `/api/pictures/${data.image[point]}`;
+      if (state.pictures) shown.src = addressOf(data.image[point]);
       card.querySelector("p").textContent = `${name}: ${data.key[point]}`;
     };
     card.querySelector("img").addEventListener("load", (event) => event.target.classList.toggle("few", event.target.naturalWidth < 64));
@@ -318,7 +323,9 @@
   const watch = async () => {
     if (complete) return;
     try {
-      if (gallery.children.length < 60 || wished.only === "all") await load(0);
+      // Neither what "more" has brought is taken away, nor what the keyboard or the pointer is on.
+      if (gallery.children.length <= 60 && !gallery.matches(":focus-within, :hover")) await load(0);
+      else if (!wished.unknown) shownCount(await listed(0, 1));
       if (wished.only !== "all") { await verdict(); for (const map of maps) map?.redraw(true); }
       setTimeout(watch, 1500);
     } catch (error) {

@@ -14,9 +14,9 @@ def serve() -> Iterator[Any]:
 
     started: list[tuple[Any, threading.Thread]] = []
 
-    def served(sides: Any, *, token: str | None = None) -> str:
+    def served(sides: Any, *, token: str | None = None, host: str = "127.0.0.1") -> str:
         listening = serving.listen("127.0.0.1", 0)
-        server = serving.server(Explorer(sides).app(token=token))
+        server = serving.server(Explorer(sides).app(token=token, host=host))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
         thread.start()
         started.append((server, thread))

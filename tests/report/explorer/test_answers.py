@@ -67,7 +67,7 @@ def test_images_taken_for_another_class_are_those_that_the_vote_says(counted, ma
     assert 0 < len(wrong) < len(labels)
     told = ask(counted, f"/api/images?only=wrong&side={side}&count=240").told
     assert {each["image"] for each in told["images"]} == wrong
-    assert told["judged"][side] == {"done": 96, "of": 96, "wrong": len(wrong)}
+    assert told["judged"][side] == {"done": 96, "of": 96, "wrong": len(wrong), "stopped": ""}
     votes = ask(counted, f"/api/sides/{side}/votes").told
     assert set(votes["wrong"]) == wrong
     assert set(votes["right"]) == set(numbers.tolist()) - wrong
@@ -95,6 +95,8 @@ def test_images_are_filtered_by_class_and_name_and_come_in_pages(address, chosen
     key = chosen[0].bank.keys[50]
     (found,) = ask(address, f"/api/images?words={key.upper()}").told["images"]
     assert found["image"] == numbers[50]
+    in_class = ask(address, f"/api/images?words={key.upper()}&label={(labels[50] + 1) % 4}").told
+    assert in_class["total"] == 0
 
 
 @pytest.mark.parametrize("side", [0, 1])
@@ -258,6 +260,23 @@ def test_a_bank_of_one_image_says_so(tmp_path):
     with pytest.raises(BankError, match="single image"):
         side.of_image(0, k=5)
     assert side.map()["x"] == []
+
+
+def test_a_damaged_bank_says_why_it_has_no_votes(serve, tmp_path):
+    bank = rows.make(tmp_path / "bank", labels=[0, 1] * 10, names=("a", "b"))
+    side = Side(Chosen(bank, None), Exhibit(bank, None))
+    assert len(bank.keys) == 20
+    for shard in bank.path.glob("*.safetensors"):
+        shard.write_bytes(shard.read_bytes()[:-8])
+    address = serve([side])
+    for _ in range(200):
+        (judged,) = ask(address, "/api/images").told["judged"]
+        if judged["stopped"]:
+            break
+        time.sleep(0.05)
+    assert "safetensors" in judged["stopped"]
+    assert judged["done"] == 0
+    assert ask(address, "/api/sides/0/images/0").status == 409
 
 
 def test_a_point_beside_the_sample_has_a_place_too(tmp_path):

@@ -12,6 +12,7 @@ from PIL import Image
 from carp_eval.report.explorer.choosing import Chosen
 from carp_eval.report.explorer.exhibit import Exhibit
 from carp_eval.report.explorer.side import Side
+from carp_eval.report.explorer.votes import Votes
 from tests.report.explorer import rows
 
 HERE = ("http://127.0.0.1:", "blob:http://127.0.0.1:")
@@ -222,7 +223,7 @@ def test_every_picture_has_words_and_every_control_a_name(page):
     assert unnamed == []
 
 
-def test_pictures_load(page):
+def test_pictures_load(page, sides):
     until(
         page,
         """() => {
@@ -230,6 +231,28 @@ def test_pictures_load(page):
             return all.length === 24 && all.every((one) => one.complete && one.naturalWidth === 28);
         }""",
     )
+    # A browser keeps pictures, and later another explorer has this port: whose they are is in the address.
+    manifest = sides[0].exhibit.images.manifest_sha256
+    addresses = page.locator("#query img, .near img, #gallery img").evaluate_all(
+        "all => all.map((one) => one.src)"
+    )
+    assert len(addresses) == 85
+    assert all(address.endswith(f"?of={manifest[:16]}") for address in addresses)
+
+
+def test_what_more_has_brought_and_the_focus_stay_while_votes_are_counted(
+    explore, serve, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(Votes, "steps", lambda _: iter(()))
+    bank = rows.make(tmp_path / "bank", labels=[0, 1] * 100, names=("a", "b"))
+    page = explore(serve([Side(Chosen(bank, None, "gone"), Exhibit(bank, None, missing="gone"))]))
+    page.click("#more")
+    until(page, "document.querySelectorAll('#gallery button').length === 120")
+    page.locator("#gallery button").nth(100).focus()
+    page.wait_for_timeout(2500)
+    assert "0 of 200" in page.inner_text("#count")
+    assert page.locator("#gallery button").count() == 120
+    assert page.evaluate("document.activeElement.dataset.image") == "100"
 
 
 def test_on_a_narrow_screen_nothing_is_beside_the_page(explore, address):

@@ -139,6 +139,20 @@ def test_the_leak_checks_pictures_are_no_model(banked, here):
     assert choosing.choose(None, Wanted()).bank.path == first.path
 
 
+def test_raw_pixels_of_another_recipe_are_another_model(banked):
+    bank = banked("pixels:digits")
+    other = rows.make(bank.path.parent / "other", labels=[0] * 96, names="a", dim=bank.dim, model="pixels:x")
+    told = bank.fingerprint.preprocessing | {"std": [0.5]}
+    record = other.record.model_copy(
+        update={
+            "fingerprint": bank.fingerprint.model_copy(update={"preprocessing": told}),
+            "created": "2099-01-01T00:00:00+00:00",
+        }
+    )
+    (other.path / "bank.json").write_text(record.model_dump_json())
+    assert choosing.choose(None, Wanted(model="pixels:digits")).bank.path == bank.path
+
+
 def test_other_images_do_not_stand_beside(banked):
     trained("mine")
     first, other = banked("pixels:digits"), banked("runs/mine", "test")

@@ -48,7 +48,15 @@ def test_names_of_this_machine_are_answered(address, host):
     assert ask(address, "/api/state", Host=host).status == 200
 
 
-@pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://127.0.0.1:1"])
+def test_the_address_that_is_listened_at_is_one_of_this_machines_names(serve, sides):
+    address = serve(sides, host="127.0.0.2")
+    assert ask(address, "/api/state", Host="127.0.0.2:7860").status == 200
+    assert ask(address, "/api/state", Host="127.0.0.3:7860").status == 400
+
+
+@pytest.mark.parametrize(
+    "origin", ["http://evil.example", "null", "http://127.0.0.1:1", "http://[", "http://a@"]
+)
 def test_what_another_sites_page_sends_is_refused(address, guarded, origin):
     assert ask(address, "/api/sides/0/picture", body=b"x", Origin=origin).status == 403
     assert ask(guarded, "/api/state", Origin=origin, Cookie=f"token={TOKEN}").status == 403
