@@ -69,6 +69,52 @@ def search(folder, *, rows, dim, k, queries, memory):
     return work
 
 
+def kmeans(folder, *, rows, dim, clusters, iterations):
+    """Lloyd's iterations on rows that lie in memory."""
+    del folder
+    import synthetic_bank
+
+    from carp_eval.evaluation import kmeans
+
+    features = synthetic_bank.block("classes", 0, rows, dim, 100, seed=3)[0]
+
+    def work(share):
+        return kmeans.fit(
+            features,
+            clusters=clusters,
+            iterations=max(1, round(share * iterations)),
+            restarts=1,
+            spherical=False,
+            points_per_centre=0,
+            seed=0,
+        )
+
+    return work
+
+
+def loss(folder, *, prototypes, block, images):
+    """CARP's loss and its gradients, of two views, d = 256; a step cannot be done in part."""
+    del folder
+    import torch
+
+    from carp_eval.pretrain import partition
+    from carp_eval.pretrain.carp_loss import carp_loss
+
+    generator = torch.Generator().manual_seed(0)
+    student, teacher = torch.randn(2, 2, images, 256, generator=generator).unbind()
+    learnt, followed = torch.randn(2, prototypes, 256, generator=generator).unbind()
+    blocks = partition.draw(prototypes, block_size=block, generator=generator)
+    student.requires_grad_()
+    learnt = learnt.clone().requires_grad_()
+
+    def work(share):
+        del share
+        student.grad = learnt.grad = None
+        carp_loss(student, teacher, learnt, followed, blocks)[0].backward()
+
+    return work
+
+
 PARTS = {
     "search": Part(
         search,
@@ -80,6 +126,26 @@ PARTS = {
             "queries": (100, 300, 1000, 3000, 10_000),
         },
         "rows",
+    ),
+    "kmeans": Part(
+        kmeans,
+        {"rows": 50_000, "dim": 256, "clusters": 100, "iterations": 10},
+        {
+            "rows": (10_000, 30_000, 100_000, 300_000, 1_000_000),
+            "dim": (64, 128, 256, 512, 1024, 2048),
+            "clusters": (10, 30, 100, 300, 1000),
+        },
+        "rows",
+    ),
+    "loss": Part(
+        loss,
+        {"prototypes": 65_536, "block": 512, "images": 64},
+        {
+            "prototypes": (16_384, 65_536, 262_144, 1_048_576),
+            "block": (64, 128, 256, 512, 1024),
+            "images": (16, 32, 64, 128, 256),
+        },
+        "prototypes",
     ),
 }
 

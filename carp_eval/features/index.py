@@ -184,6 +184,9 @@ def build(
     tuning.check(len(bank), k=k, recall=recall)
     if queries is not None:
         bank.check_comparable(queries)
+        if queries.fingerprint == bank.fingerprint:
+            # Its own rows: each would find itself.
+            queries = None
     memory = default_budget() if memory is None else memory
     design = choice.design(kind, len(bank), bank.dim, nlist=nlist, memory=memory, seed=seed)
     place = bank.path / f"index-{design.kind}{label}"

@@ -70,6 +70,13 @@ def test_the_recall_that_is_stated_is_that_of_a_brute_force(made, kind):
     assert recall.value >= recall.target == 0.95
 
 
+def test_a_banks_own_rows_as_queries_do_not_count_themselves_as_found(made, tmp_path):
+    again = indexing.build(
+        Bank.open(shutil.copytree(made.path, tmp_path / "copy")), kind="ivf", recall=0.95, k=10, queries=made
+    )
+    assert again.record.recall == Index.open(made, kind="ivf").record.recall
+
+
 def test_equal_rows_come_in_the_order_of_their_numbers(tmp_path):
     features, labels = clustered(1200, 8, seed=3)
     features[[70, 400, 900, 1100]] = features[5].clone()
