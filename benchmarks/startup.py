@@ -71,7 +71,7 @@ def main():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--dataset", help="as carp spells it; default: images made here")
-    parser.add_argument("--model", default="random:digits")
+    parser.add_argument("--model", default="pixels:digits")
     parser.add_argument("--images", type=int, nargs=2, default=(50_000, 10_000), metavar=("TRAIN", "TEST"))
     parser.add_argument("--repeats", type=int, default=5)
     arguments = parser.parse_args()
@@ -97,7 +97,7 @@ def main():
             cwd=scratch,
         )
         banks = [row["bank"] for row in json.loads(told.stdout)]
-        knn = [*carp, "eval", "knn", "-m", arguments.model, "-d", dataset]
+        knn = [*carp, "eval", "knn", "--k", "20", "-m", arguments.model, "-d", dataset]
         commands = {
             "carp --help": [*carp, "--help"],
             "carp zoo list": [*carp, "zoo", "list"],
