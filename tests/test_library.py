@@ -90,7 +90,7 @@ def test_the_public_names_and_what_they_take_stay():
     }
     assert bank == {
         "open": ["path"],
-        "search": ["self", "queries", "k", "include_self"],
+        "search": ["self", "queries", "k", "include_self", "memory"],
         "write": ["self", "path"],
     }
     for name in carp_eval.__all__:

@@ -57,5 +57,10 @@ def unfold(
             # What a seed makes it anyway, with a warning.
             n_jobs=1,
         )
-        placed = torch.from_numpy(np.asarray(fitted.fit_transform(rows.numpy()), dtype=np.float32))
+        threads = torch.get_num_threads()
+        try:
+            placed = torch.from_numpy(np.asarray(fitted.fit_transform(rows.numpy()), dtype=np.float32))
+        finally:
+            # numba sets the number for the whole process, torch's work included.
+            torch.set_num_threads(threads)
     return placed if bool(placed.isfinite().all()) else None

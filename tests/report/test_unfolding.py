@@ -60,3 +60,14 @@ def test_where_umap_cannot_be_loaded_principal_components_do_and_it_is_told(monk
 def test_few_rows_are_drawn_without_it(monkeypatch):
     monkeypatch.setattr(unfolding, "unfold", None)
     assert "principal components" in plane.draw(rows()[:15], umap=True).how
+
+
+def test_what_comes_after_has_as_many_threads_as_before():
+    rows = torch.nn.functional.normalize(torch.randn(40, 4, generator=torch.Generator().manual_seed(0)))
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        unfolding.unfold(rows, rows[:, :2].contiguous(), seed=0)
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
