@@ -4,10 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from itertools import takewhile
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from carp_eval.cards.recipe import RecipeCard
+from typing import Any
 
 
 def show(matching: str | None) -> None:
@@ -59,7 +56,7 @@ def _matches(name: str, matching: str) -> bool:
     return fnmatchcase(name, matching) if "*" in matching else matching in name
 
 
-def _by_series(cards: Mapping[str, "RecipeCard"]) -> list[dict[str, str]]:
+def _by_series(cards: Mapping[str, Any]) -> list[dict[str, str]]:
     """Return a row for each recipe, but one for all of a series, where the first of them would stand."""
     rows: dict[str, dict[str, str]] = {}
     for name, card in cards.items():
@@ -72,7 +69,7 @@ def _by_series(cards: Mapping[str, "RecipeCard"]) -> list[dict[str, str]]:
     return list(rows.values())
 
 
-def _one_by_one(cards: Mapping[str, "RecipeCard"]) -> list[dict[str, str]]:
+def _one_by_one(cards: Mapping[str, Any]) -> list[dict[str, str]]:
     return [
         {
             "recipe": name,
