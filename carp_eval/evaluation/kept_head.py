@@ -124,7 +124,7 @@ def read(path: Path) -> KeptHead:
         record = HeadRecord.model_validate(content)
     except FileNotFoundError as error:
         raise CheckpointError(f"there is no head at {path}") from error
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, RuntimeError) as error:
         raise CheckpointError(f"{path} cannot be read ({error}): copy or fetch it again") from error
     except (KeyError, TypeError, AttributeError, ValueError, ValidationError) as error:
         raise CheckpointError(f"{path} is no head that `carp eval linear` kept: {error}") from error

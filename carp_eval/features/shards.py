@@ -114,7 +114,8 @@ def read(folder: Path, record: ShardRecord, *names: str) -> list[Tensor]:
         try:
             with safe_open(folder / record.file, framework="pt") as shard:
                 return [shard.get_tensor(name) for name in names]
-        except (SafetensorError, OSError) as error:
+        except (SafetensorError, OSError, RuntimeError) as error:
+            # RuntimeError is torch's, which maps the file after its header was read: it may be another by then.
             trouble = f"{record.file} cannot be read: {error}"
     raise BankError(f"{folder}: {trouble}. Extract the same features again: only damaged shards are redone")
 
@@ -144,6 +145,8 @@ def size_problem(folder: Path, record: ShardRecord) -> str | None:
         size = (folder / record.file).stat().st_size
     except FileNotFoundError:
         return f"{record.file} is missing"
+    except OSError as error:
+        return f"{record.file} cannot be looked at: {error.strerror}"
     if size != record.size:
         return f"{record.file} has {size:,} bytes instead of {record.size:,}"
     return None

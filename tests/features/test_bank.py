@@ -88,6 +88,25 @@ def test_a_shard_cut_short_or_gone_is_named_by_whoever_reads_it(bank):
     assert bank.verify() == ["features-00004.safetensors is missing"]
     with pytest.raises(BankError, match="is missing"):
         _ = bank.labels
+    shard.symlink_to(shard)
+    with pytest.raises(BankError, match=r"features-00004\.safetensors cannot be looked at: Too many levels"):
+        bank.features()
+
+
+def test_a_shard_cut_while_it_is_opened_is_told_as_any_other(bank, monkeypatch):
+    shard = bank.path / bank.record.shards[1].file
+    map_file = torch.UntypedStorage.from_file
+
+    def cut_and_map(*args, **kwargs):
+        cut = bank.path / "cut"
+        cut.write_bytes(shard.read_bytes()[:-1])
+        cut.replace(shard)
+        return map_file(*args, **kwargs)
+
+    # The header is read by then, from the whole file.
+    monkeypatch.setattr(torch.UntypedStorage, "from_file", cut_and_map)
+    with pytest.raises(BankError, match=r"features-00001\.safetensors cannot be read"):
+        shards.read(bank.path, bank.record.shards[1], "features")
 
 
 def test_a_header_that_makes_no_sense_is_a_clear_error(bank):

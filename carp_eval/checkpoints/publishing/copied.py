@@ -130,7 +130,7 @@ def _head(path: Path, model: Model) -> tuple[str, bytes]:
             content = json.loads((file.metadata() or {})[ENTRY])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
             weights, scaling = content["weights_sha256"], content["scaling"]
-    except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
+    except (SafetensorError, OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
         raise CheckpointError(
             f"{path} is no linear head of `carp eval linear`, or is damaged ({error}): evaluate again, or move it away"
         ) from error
