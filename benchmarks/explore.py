@@ -27,8 +27,8 @@ import synthetic_bank
 from rich.console import Console
 from rich.table import Table
 
-from carp_eval.features import index as indexes
 from carp_eval.features.bank import Bank
+from carp_eval.features.indexes import index as indexes
 from carp_eval.report.explorer.choosing import Chosen
 from carp_eval.report.explorer.exhibit import Exhibit
 from carp_eval.report.explorer.side import Side

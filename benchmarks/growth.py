@@ -19,7 +19,6 @@ import platform
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
+from private_memory import watched
 from rich.console import Console
 from rich.table import Table
 
@@ -155,28 +155,11 @@ def measure(part, sizes):
     with tempfile.TemporaryDirectory() as folder:
         work = PARTS[part].make(Path(folder), **sizes)
         work(0.1)
-        held, over = private_bytes(), threading.Event()
-        most = [held]
-
-        def watch():
-            while not over.is_set():
-                most[0] = max(most[0], private_bytes())
-                time.sleep(0.005)
-
-        watcher = threading.Thread(target=watch)
-        watcher.start()
-        started = time.perf_counter()
-        work(1.0)
-        seconds = time.perf_counter() - started
-        over.set()
-        watcher.join()
-    return {"seconds": seconds, "bytes": most[0] - held}
-
-
-def private_bytes():
-    """What this process holds that is no page of a file (Linux)."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith("RssAnon")).split()[1]) * 1024
+        with watched() as most:
+            started = time.perf_counter()
+            work(1.0)
+            seconds = time.perf_counter() - started
+    return {"seconds": seconds, "bytes": most[0]}
 
 
 def in_a_process(part, sizes):

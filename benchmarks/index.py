@@ -23,19 +23,17 @@ import time
 from pathlib import Path
 
 import faiss
+import synthetic_bank
 import torch
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
 from carp_eval.evaluation import knn
-from carp_eval.features import index as indexing
-from carp_eval.features.bank import RECORD, Bank, Fingerprint
+from carp_eval.features.bank import RECORD, Bank
+from carp_eval.features.indexes import index as indexing
 from carp_eval.features.indexes.choice import KINDS
 from carp_eval.features.rows import unit_rows
-from carp_eval.features.shards import Rows, write
 from carp_eval.features.streamed import search_bank
-from carp_eval.features.unfinished import Plan, UnfinishedBank
 
 GROUPS_PER_CLASS = 8
 DIRECTIONS = 256
@@ -58,34 +56,20 @@ def features(labels, *, dim, num_classes, seed):
     return values, (labels + other) % num_classes
 
 
+def grouped(kind, start, rows, dim, num_classes, *, seed):
+    """A block of such features, by its rows' numbers."""
+    del kind
+    own_seed = seed * 1_000_003 + start // SHARD_ROWS
+    labels = torch.randint(num_classes, (rows,), generator=torch.Generator().manual_seed(own_seed + 1))
+    return features(labels, dim=dim, num_classes=num_classes, seed=own_seed)
+
+
 def make_bank(folder, rows, dim, num_classes, *, seed):
     """Write a bank of so many rows, or open it."""
     if (folder / RECORD).exists():
         return Bank.open(folder)
-    said = {"synthetic": "classes", "rows": rows, "dim": dim, "classes": num_classes}
-    fingerprint = Fingerprint(
-        weights_sha256=f"synthetic-{dim}-{num_classes}",
-        branch="",
-        layer="pool",
-        preprocessing={"none": 0},
-        manifest_sha256=json.dumps(said | {"seed": seed}),
-        dtype="float16",
-    )
-    making = UnfinishedBank.begin(folder, Plan(images=rows, images_per_shard=SHARD_ROWS))
-    with Progress() as progress:
-        for number, span in progress.track(list(enumerate(making.spans())), description=str(folder)):
-            count = span.stop - span.start
-            own_seed = seed * 1_000_003 + number
-            labels = torch.randint(
-                num_classes, (count,), generator=torch.Generator().manual_seed(own_seed + 1)
-            )
-            values, labels = features(labels, dim=dim, num_classes=num_classes, seed=own_seed)
-            keys = [str(row) for row in range(span.start, span.stop)]
-            shard = Rows(values.half(), labels, torch.arange(span.start, span.stop), keys)
-            making.note(write(folder, span, shard))
-    names = tuple(str(number) for number in range(num_classes))
-    return making.close(
-        fingerprint, model="synthetic", dataset="synthetic", split="train", dim=dim, class_names=names
+    return synthetic_bank.write(
+        folder, "groups", rows, dim, num_classes, seed=seed, make=grouped, shard_rows=SHARD_ROWS
     )
 
 

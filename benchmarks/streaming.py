@@ -22,15 +22,14 @@ import argparse
 import json
 import os
 import platform
-import threading
 import time
-from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
 
 import faiss
 import synthetic_bank
 import torch
+from private_memory import watched
 from rich.console import Console
 from rich.table import Table
 
@@ -75,30 +74,6 @@ def read_once(bank):
             while file.readinto(buffer):
                 pass
     return time.perf_counter() - started
-
-
-def private_bytes():
-    status = Path("/proc/self/status")
-    lines = status.read_text().splitlines() if status.exists() else ["RssAnon: 0 kB"]
-    return int(next(line for line in lines if line.startswith("RssAnon")).split()[1]) * 1024
-
-
-@contextmanager
-def watched():
-    """Give a list of one number: the most that was held above what was held before."""
-    before, over, most = private_bytes(), threading.Event(), [0]
-
-    def watch():
-        while not over.wait(0.02):
-            most[0] = max(most[0], private_bytes() - before)
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
-        yield most
-    finally:
-        over.set()
-        watcher.join()
 
 
 def per_row(work, rows):

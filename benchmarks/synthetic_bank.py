@@ -26,13 +26,13 @@ def block(kind, start, rows, dim, num_classes, *, seed):
     return features, labels
 
 
-def write(folder, kind, rows, dim, num_classes, *, seed=1):
-    """Write a bank of float16, as an extraction would."""
+def write(folder, kind, rows, dim, num_classes, *, seed=1, make=block, shard_rows=SHARD_ROWS):
+    """Write a bank of float16, as an extraction would, of blocks that `make` gives as `block` does."""
     folder.mkdir(parents=True, exist_ok=True)
     records = []
-    for number, start in enumerate(range(0, rows, SHARD_ROWS)):
-        stop = min(start + SHARD_ROWS, rows)
-        features, labels = block(kind, start, stop - start, dim, num_classes, seed=seed)
+    for number, start in enumerate(range(0, rows, shard_rows)):
+        stop = min(start + shard_rows, rows)
+        features, labels = make(kind, start, stop - start, dim, num_classes, seed=seed)
         keys = [str(row) for row in range(start, stop)]
         content = Rows(features.half(), labels, torch.arange(start, stop), keys)
         records.append(shards.write(folder, Span(file_name(number), start, stop), content))

@@ -118,8 +118,8 @@ def index(
     compared exactly with the bank's rows. A build that was stopped goes on with the same command.
     """
     from carp_eval.commands import progress, tables
-    from carp_eval.features import index as indexes
     from carp_eval.features.bank import Bank
+    from carp_eval.features.indexes import index as indexes
     from carp_eval.features.indexes import parts
 
     own = parts.part_of(Bank.open(path), *parts.read(part))

@@ -7,9 +7,10 @@ import torch
 from jaxtyping import Float, Float32, Int64, Shaped
 from torch import Tensor
 
-from carp_eval.evaluation.scaled import ScaledRows, ahead
+from carp_eval.evaluation.scaled import ScaledRows
 from carp_eval.features.bank import Bank
 from carp_eval.features.rows import PART_ROWS
+from carp_eval.features.stored import ahead
 
 # What is read in one piece, in the order in which it lies on disk.
 BLOCK_BYTES = 2**18

@@ -21,7 +21,7 @@ from carp_eval.evaluation.job import Bar, no_bar
 from carp_eval.evaluation.outcome import Outcome
 from carp_eval.features.bank import Bank
 from carp_eval.features.extraction import Progress
-from carp_eval.features.index import Index
+from carp_eval.features.indexes.index import Index
 from carp_eval.features.neighbours import Neighbours
 from carp_eval.features.overlap import measured_overlap
 from carp_eval.features.rows import plain_rows, unit_rows

@@ -21,9 +21,10 @@ from carp_eval.evaluation.held_out import Judged, Parts
 from carp_eval.evaluation.job import Bar, no_bar
 from carp_eval.evaluation.linear_grid import Heads, Kept
 from carp_eval.evaluation.outcome import Outcome
-from carp_eval.evaluation.scaled import ScaledRows, ahead
+from carp_eval.evaluation.scaled import ScaledRows
 from carp_eval.features import memory as memory_of
 from carp_eval.features.bank import Bank
+from carp_eval.features.stored import ahead
 from carp_eval.features.streamed import Keeper
 from carp_eval.results import Setting
 

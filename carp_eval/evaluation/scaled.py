@@ -1,8 +1,6 @@
 """A bank's rows as a protocol learns from them: in float32, scaled, read from disk as they are asked for."""
 
 import hashlib
-from collections.abc import Callable, Generator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
 import psutil
@@ -13,10 +11,8 @@ from carp_eval.errors import UsageError
 from carp_eval.features import memory as memory_of
 from carp_eval.features.bank import Bank
 from carp_eval.features.rows import PART_ROWS, Scaling, standardising
-from carp_eval.features.stored import StoredRows
+from carp_eval.features.stored import StoredRows, ahead
 
-# Reads rows from one number to before another.
-Read = Callable[[int, int], Float32[Tensor, "row wide"]]
 How = Literal["plain", "unit", "standardised"]
 
 
@@ -80,31 +76,6 @@ def both(bank: Bank, queries: Bank, *, how: How) -> tuple[ScaledRows, ScaledRows
     parts = ahead(rows.slab, len(rows), at_once=PART_ROWS)
     scaling = standardising(part for _, part in parts)
     return ScaledRows(rows, scaling), ScaledRows(asked, scaling)
-
-
-def ahead(
-    read: Read, count: int, *, at_once: int, first: int = 0
-) -> Generator[tuple[int, Float32[Tensor, "row wide"]]]:
-    """Read rows slab by slab, each while the one before it is worked on; three are there at most.
-
-    Args:
-        read: Reads a slab.
-        count: Rows there are.
-        at_once: Rows of a slab.
-        first: The first row that is read.
-
-    Yields:
-        The number of a slab's first row, and the slab.
-    """
-    starts = range(first, count, at_once)
-    with ThreadPoolExecutor(max_workers=1) as reader:
-        coming = reader.submit(read, first, min(first + at_once, count)) if starts else None
-        for start in starts:
-            assert coming is not None
-            slab = coming.result()
-            after = start + at_once
-            coming = reader.submit(read, after, min(after + at_once, count)) if after < count else None
-            yield start, slab
 
 
 def name_of(bank: Bank, *told: object) -> str:

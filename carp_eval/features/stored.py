@@ -1,7 +1,8 @@
 """A bank's rows in float32, read from its files as they are asked for, never all at once."""
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
 import numpy as np
@@ -13,6 +14,9 @@ from carp_eval.features.rows import lengths
 
 # What is converted at once: 4 MB in float32, which a cache holds.
 PART_VALUES = 2**20
+
+# Reads rows from one number to before another.
+Read = Callable[[int, int], Float32[Tensor, "row wide"]]
 
 
 class StoredRows:
@@ -107,3 +111,30 @@ class StoredRows:
         self, matrix: Float32[Tensor, "row dim"], length: Float32[Tensor, " row"]
     ) -> Float32[Tensor, "row dim"]:
         return matrix.div_(length.where(length > 0, 1)[:, None]) if self.normalise else matrix
+
+
+def ahead(
+    read: Read, count: int, *, at_once: int, first: int = 0
+) -> Generator[tuple[int, Float32[Tensor, "row wide"]]]:
+    """Read rows slab by slab, each while the one before it is worked on; three are there at most.
+
+    A slab may be read into the place of the one before the last: nobody works on that any more.
+
+    Args:
+        read: Reads a slab.
+        count: Rows there are.
+        at_once: Rows of a slab.
+        first: The first row that is read.
+
+    Yields:
+        The number of a slab's first row, and the slab.
+    """
+    starts = range(first, count, at_once)
+    with ThreadPoolExecutor(max_workers=1) as reader:
+        coming = reader.submit(read, first, min(first + at_once, count)) if starts else None
+        for start in starts:
+            assert coming is not None
+            slab = coming.result()
+            after = start + at_once
+            coming = reader.submit(read, after, min(after + at_once, count)) if after < count else None
+            yield start, slab

@@ -7,7 +7,6 @@ converted while the one before it is multiplied, so that the time is that of the
 import hashlib
 import time
 from collections.abc import Callable, Generator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, Protocol, runtime_checkable
 
@@ -23,7 +22,7 @@ from carp_eval.features.rows import lengths, plain_rows, unit_rows
 from carp_eval.features.search import CHUNK, check_fits, faiss_blocks, search
 from carp_eval.features.search_plan import QUERIES_AT_ONCE, Plan, SearchPrecision, fits, plan_for
 from carp_eval.features.slabs import Best, FaissFinder, Finder, TorchFinder
-from carp_eval.features.stored import StoredRows
+from carp_eval.features.stored import StoredRows, ahead
 
 # What is looked at to find where a bank's centre is.
 CENTRE_ROWS = 4096
@@ -203,22 +202,16 @@ def _pass(
     if progress is not None and done:
         progress(done * count // len(bank), count)
     saved = time.monotonic()
-    starts = range(done, len(bank), plan.slab_rows)
     # Two slabs in turn: while one is multiplied, the next is read.
     pinned = finder.device.type == "cuda"
-    slabs = [torch.empty(plan.slab_rows, bank.dim, pin_memory=pinned) for _ in starts[:2]]
+    slabs = [torch.empty(plan.slab_rows, bank.dim, pin_memory=pinned) for _ in range(2)]
 
-    def read(number: int) -> Tensor:
-        start = starts[number]
-        return bank.slab(start, min(start + plan.slab_rows, len(bank)), into=slabs[number % 2])
+    def read(start: int, stop: int) -> Tensor:
+        return bank.slab(start, stop, into=slabs[start // plan.slab_rows % 2])
 
-    with faiss_blocks(), _full_float32(), ThreadPoolExecutor(max_workers=1) as reader:
-        coming = [reader.submit(read, 0)] if starts else []
-        for number, start in enumerate(starts):
-            rows = coming.pop().result()
+    with faiss_blocks(), _full_float32():
+        for start, rows in ahead(read, len(bank), at_once=plan.slab_rows, first=done):
             after = start + plan.slab_rows
-            if after < len(bank):
-                coming.append(reader.submit(read, number + 1))
             finder.load(rows, first=start)
             for first in range(0, count, QUERIES_AT_ONCE):
                 part = slice(first, min(first + QUERIES_AT_ONCE, count))

@@ -7,7 +7,7 @@ import sys
 import pyarrow.parquet as pq
 import pytest
 
-from tests.features.index_scene import brute_force, clustered, make_bank
+from tests.features.indexes.scene import brute_force, clustered, make_bank
 
 
 @pytest.fixture(scope="module")

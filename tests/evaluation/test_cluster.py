@@ -14,10 +14,10 @@ from carp_eval.errors import CardError, DataError, UsageError
 from carp_eval.evaluation import cluster, kmeans, kmeans_runs, kmeans_streamed
 from carp_eval.evaluation.job import Job, Settings
 from carp_eval.features import stored
-from tests.evaluation.private_memory import on_linux, watched
 from tests.features import scene
 from tests.features.scene import Noise, take
 from tests.features.written_bank import written
+from tests.private_memory import on_linux, watched
 
 SCORES = {"nmi", "ami", "ari", "fms", "homogeneity", "completeness", "v", "cluster_accuracy"}
 QUICK = {"iterations": 5, "restarts": 2}

@@ -14,9 +14,9 @@ from carp_eval.evaluation.job import Job, Settings
 from carp_eval.evaluation.runners import RUNNERS
 from carp_eval.features import rows as features_rows
 from carp_eval.features import stored
-from tests.evaluation.private_memory import on_linux, watched
 from tests.features.test_streamed import Kept
 from tests.features.written_bank import written
+from tests.private_memory import on_linux, watched
 
 GRID = {"learning_rates": [1e-3, 0.1, 1.0], "weight_decays": [0.0, 0.1], "epochs": 3, "batch_size": 16}
 HOW = ["plain", "unit", "standardised"]

@@ -6,8 +6,8 @@ from carp_eval.cards import loading
 from carp_eval.data.digits import open_split
 from carp_eval.errors import BankError, UsageError
 from carp_eval.evaluation import knn
-from carp_eval.features import index as indexing
-from tests.features.index_scene import make_bank
+from carp_eval.features.indexes import index as indexing
+from tests.features.indexes.scene import make_bank
 
 
 def pixels(split):

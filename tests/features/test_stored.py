@@ -9,7 +9,7 @@ from carp_eval.errors import BankError
 from carp_eval.features import stored
 from carp_eval.features.rows import plain_rows, unit_rows
 from carp_eval.features.stored import StoredRows
-from tests.evaluation.private_memory import on_linux, watched
+from tests.private_memory import on_linux, watched
 
 
 def random_shards(sizes, dim, *, dtype=torch.float16, seed=0):

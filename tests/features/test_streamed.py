@@ -1,7 +1,4 @@
 import math
-import threading
-import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +15,7 @@ from carp_eval.features.slabs import Best, TorchFinder
 from carp_eval.features.stored import StoredRows
 from carp_eval.features.streamed import search_bank, stream
 from tests.features.written_bank import written
+from tests.private_memory import on_linux, watched
 
 CPU = torch.device("cpu")
 
@@ -282,13 +280,7 @@ def test_what_cannot_be_searched_is_refused(tmp_path):
     assert search_bank(bank, torch.empty(0, 8), k=2, precision="bf16").indices.shape == (0, 2)
 
 
-def private_bytes():
-    """What this process holds that is no page of a file."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith("RssAnon")).split()[1]) * 1024
-
-
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="tells memory as Linux does")
+@on_linux
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 def test_a_bank_larger_than_the_memory_is_searched_within_it(tmp_path, monkeypatch, precision):
     for module in (search_plan, exact):
@@ -299,21 +291,11 @@ def test_a_bank_larger_than_the_memory_is_searched_within_it(tmp_path, monkeypat
     queries = unit_rows([random_rows(40, 512, seed=1)])
     # What libraries take for themselves the first time is not the search's.
     search_bank(bank, queries[:5], k=5, precision=precision, memory=10**8, device=CPU)
-    budget, held, over = 40_000_000, private_bytes(), threading.Event()
+    budget = 40_000_000
     assert 4 * features.numel() > 2 * budget
-    most = [held]
-
-    def watch():
-        while not over.is_set():
-            most[0] = max(most[0], private_bytes())
-            time.sleep(0.001)
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    search_bank(bank, queries, k=20, memory=budget, precision=precision, device=CPU)
-    over.set()
-    watcher.join()
-    assert most[0] - held < budget
+    with watched() as most:
+        search_bank(bank, queries, k=20, memory=budget, precision=precision, device=CPU)
+    assert most[0] < budget
 
 
 @pytest.mark.gpu

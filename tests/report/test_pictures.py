@@ -5,7 +5,8 @@ import pytest
 from PIL import Image
 
 from carp_eval.report import chosen, pictures
-from carp_eval.results import Published, Result, Score
+from carp_eval.results import Published, Score
+from tests.report.records import record
 
 BLUE, ORANGE = (0, 114, 178), (213, 94, 0)
 STEPS = [
@@ -15,37 +16,6 @@ STEPS = [
 ]
 
 pytest.importorskip("matplotlib")
-
-
-def record(*scores, **changes):
-    content = {
-        "protocol": "knn",
-        "variant": "dino",
-        "card": {},
-        "card_sha256": "",
-        "model": "m",
-        "branch": "",
-        "layer": "pool",
-        "weights_sha256": "",
-        "dataset": "cifar10",
-        "query_dataset": "cifar10",
-        "bank_split": "train",
-        "query_split": "test",
-        "data": {},
-        "banks": {},
-        "preprocessing": {},
-        "counts": {},
-        "scores": scores,
-        "seed": 0,
-        "device": "cpu",
-        "seconds": 1.0,
-        "finished": "2026-11-21T10:00:00+00:00",
-        "command": "",
-        "versions": {},
-        "git_commit": "",
-        "machine": "",
-    }
-    return Result.model_validate(content | changes)
 
 
 def published(value, *, same=True):

@@ -3,9 +3,9 @@
 from jaxtyping import Float32
 from torch import Tensor
 
-from carp_eval.features.index import Index
 from carp_eval.features.indexes import record as records
 from carp_eval.features.indexes import reranking
+from carp_eval.features.indexes.index import Index
 from carp_eval.features.indexes.mapped import MappedRows
 from carp_eval.features.indexes.parts import Part
 from carp_eval.features.indexes.serving import About, Find

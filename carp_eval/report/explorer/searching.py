@@ -10,7 +10,7 @@ from torch import Tensor
 from carp_eval.errors import BankError
 from carp_eval.features import memory as memory_of
 from carp_eval.features.bank import Bank
-from carp_eval.features.index import Index
+from carp_eval.features.indexes.index import Index
 from carp_eval.features.neighbours import Neighbours, without_self
 from carp_eval.report.parts.neighbours import rows_of
 

@@ -217,7 +217,7 @@ def test_a_bank_larger_than_memory_is_streamed_to_the_same_neighbours(tmp_path):
 
 
 def test_an_index_is_used_where_a_bank_has_one_and_is_named(tmp_path):
-    from carp_eval.features import index
+    from carp_eval.features.indexes import index
 
     labels = [row % 4 for row in range(2000)]
     bank = rows.make(tmp_path / "bank", labels=labels, names="abcd", dim=16)

@@ -10,14 +10,14 @@ import torch
 
 from carp_eval import files
 from carp_eval.errors import BankError, UsageError
-from carp_eval.features import index as indexing
 from carp_eval.features.bank import Bank
 from carp_eval.features.bank_view import BankView
-from carp_eval.features.index import Index
 from carp_eval.features.indexes import building, choice, reranking, tuning
+from carp_eval.features.indexes import index as indexing
 from carp_eval.features.indexes import record as records
+from carp_eval.features.indexes.index import Index
 from carp_eval.features.indexes.mapped import MappedRows
-from tests.features.index_scene import brute_force, clustered, make_bank
+from tests.features.indexes.scene import brute_force, clustered, make_bank
 
 KINDS = ("flat", "hnsw", "ivf", "ivf-pq")
 
@@ -119,7 +119,7 @@ def test_a_recall_out_of_reach_is_an_error_and_a_lower_one_goes_on(tmp_path, mon
 
 KILLED = """
 import os, signal, sys
-from carp_eval.features import index
+from carp_eval.features.indexes import index
 from carp_eval.features.bank import Bank
 from carp_eval.features.indexes import building
 
