@@ -9,9 +9,10 @@ comparison, vote) over fewer rows: the ratios of the whole are lower than those 
 The forms take turns in one process, after a turn on a tenth of the queries that does not count; medians are given.
 
 Floor: the bare product of the same float32 matrices, in blocks, by the faster of torch's and numpy's libraries; its
-result is thrown away. Ours: `streamed.stream` from a float16 bank on disk in the memory budget, and `search` of the
-same bank read into memory, each with all that an evaluation does: conversion, scaling, float64 comparison of
-near-equals, vote. bf16 has a floor of its own, torch's bf16 product. Others: `faiss.knn`, one call; scikit-learn's
+result is thrown away. Ours: `streamed.stream` from a float16 bank on disk in the memory budget, which lets bf16 choose
+and proves that it missed nothing, or searches again; the same by float32; without the proof (`--search bf16`); and
+`search` of the same bank read into memory. Each does all that an evaluation does: conversion, scaling, comparison in
+float64, vote. bf16 has a floor of its own, torch's bf16 product. Others: `faiss.knn`, one call; scikit-learn's
 `KNeighborsClassifier` (brute, cosine); and a chunked torch loop as DINO's evaluation does it (500 queries at a time, as
 that makes of ImageNet's 50,000: product, topk, one-hot scatter, weighted sum). They get float32 features of length one,
 ready in memory, and vote by the same weights.
@@ -112,9 +113,9 @@ def forms_of(options, path, ready, labels, k):
     classes, device = options.classes, torch.device(options.device)
     moved = ready.to(device)
 
-    def streamed(asked, precision):
+    def streamed(asked, products, precision="exact"):
         bank = Bank.open(path)
-        plan = plan_for(bank, asked, k=k, budget=options.memory, precision=precision)
+        plan = plan_for(bank, asked, k=k, budget=options.memory, products=products)
         near = stream(bank.stored_rows(normalise=True), asked, plan, k=k, precision=precision, device=device)
         return answers(near, bank.labels, k, classes)
 
@@ -125,10 +126,11 @@ def forms_of(options, path, ready, labels, k):
     forms = {
         "floor: torch's product": lambda asked: product(asked.to(device), moved),
         "floor: numpy's product": lambda asked: numpy_product(asked, ready),
-        "streamed": functools.partial(streamed, precision="float32"),
+        "streamed": functools.partial(streamed, products="bf16"),
+        "by float32": functools.partial(streamed, products="float32"),
         "in memory": in_memory,
         "floor of bf16: torch's product": lambda asked: product(asked.to(device).bfloat16(), half),
-        "streamed, bf16": functools.partial(streamed, precision="bf16"),
+        "streamed, bf16": functools.partial(streamed, products="bf16", precision="bf16"),
         "faiss.knn": lambda asked: by_faiss(asked, ready, labels, k, classes),
         "scikit-learn": lambda asked: by_sklearn(asked, ready, labels, k),
         "a loop as DINO's": lambda asked: loop_of_dino(asked, ready, labels, k, classes),
@@ -145,14 +147,14 @@ def share_of_neighbours_right(path, queries, k, options):
     bank = Bank.open(path)
     similarities = torch.cat([asked.double() @ unit_rows([part]).double().T for part in bank.shards()], dim=1)
     wanted = similarities.sort(dim=1, descending=True, stable=True).indices[:, :k]
-    plan = plan_for(bank, asked, k=k, budget=options.memory)
+    plan = plan_for(bank, asked, k=k, budget=options.memory, products="bf16")
     found = stream(bank.stored_rows(normalise=True), asked, plan, k=k, device=torch.device(options.device))
     return (found.indices == wanted).double().mean().item()
 
 
 def bf16_overlap(path, queries, k, options):
     bank = Bank.open(path)
-    plan = plan_for(bank, queries, k=k, budget=options.memory, precision="bf16")
+    plan = plan_for(bank, queries, k=k, budget=options.memory, products="bf16")
     near = stream(
         bank.stored_rows(normalise=True),
         queries,

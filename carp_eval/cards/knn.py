@@ -16,7 +16,7 @@ class KnnCard(ProtocolCard):
         temperature: Softness of the vote, tau.
         temperatures: Several of them instead, each of which is tried with each k.
         normalise: Whether features are scaled to unit length, so that similarity is the cosine.
-        search: How neighbours are found: `exact`; `bf16`, whose eight-bit products may miss one; `approximate`, by the
+        search: How neighbours are found: `exact`; `bf16`, whose eight-bit products are believed where they may miss one; `approximate`, by the
             bank's index, which may miss some.
     """
 

@@ -26,7 +26,7 @@ from carp_eval.features.neighbours import Neighbours
 from carp_eval.features.overlap import measured_overlap
 from carp_eval.features.rows import plain_rows, unit_rows
 from carp_eval.features.search import CHUNK, search
-from carp_eval.features.streamed import Keeper, SearchPrecision, search_bank
+from carp_eval.features.streamed import Keeper, search_bank
 from carp_eval.metrics.accuracy import PLACES
 from carp_eval.results import Score, Setting
 
@@ -215,7 +215,6 @@ def run(
     if card.search == "approximate":
         near, how = _by_index(card, bank, asked, same=same, memory=memory, bar=bar)
     else:
-        precision: SearchPrecision = "float32" if card.search == "exact" else "bf16"
         how = "" if card.search == "exact" else "neighbours were chosen by products in bf16"
         near = search_bank(
             bank,
@@ -223,7 +222,7 @@ def run(
             k=max(card.k),
             normalise=card.normalise,
             memory=memory,
-            precision=precision,
+            precision=card.search,
             exclude_self=same,
             device=device or torch.device("cpu"),
             kept=kept,

@@ -2,7 +2,10 @@
 
 import hashlib
 import math
-from functools import cached_property
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -14,6 +17,8 @@ from carp_eval.features.stored import StoredRows
 FLOAT32_ROUNDING = 2.0**-24
 # Pairs are multiplied in slabs whose float64 copies stay in a core's cache.
 SLAB_VALUES = 2**18
+# Threads are worth their start where each has more slabs than this.
+FEWEST_SLABS = 8
 # What is looked at together of a bank: 32 MB in float64.
 BLOCK_VALUES = 2**22
 BLOCK_QUERIES = 256
@@ -42,21 +47,29 @@ def dots(
     Each pair is added up in the same way, wherever it stands: equal vectors give equal bits, which no matrix product
     promises. (Products of float32 values are exact in float64; only the sum rounds.)
     """
-    products = torch.empty(len(rows), dtype=torch.float64)
-    step = max(1, SLAB_VALUES // queries.shape[1])
-    if isinstance(bank, Tensor):
-        for start in range(0, len(rows), step):
-            slab = slice(start, start + step)
-            left = bank.index_select(0, rows[slab]).double()
-            torch.sum(left.mul_(queries.index_select(0, numbers[slab])), dim=1, out=products[slab])
-        return products
     # From one end of the files to the other: rows that lie together are read together.
     order = rows.argsort()
     rows, numbers = rows[order], numbers[order]
-    for start in range(0, len(rows), step):
-        slab = slice(start, start + step)
-        left = bank.ascending(rows[slab]).double()
-        torch.sum(left.mul_(queries.index_select(0, numbers[slab])), dim=1, out=products[slab])
+    products = torch.empty(len(rows), dtype=torch.float64)
+    step = max(1, SLAB_VALUES // queries.shape[1])
+
+    def multiply(starts: Sequence[int]) -> None:
+        for start in starts:
+            slab = slice(start, start + step)
+            left = (
+                bank.index_select(0, rows[slab]) if isinstance(bank, Tensor) else bank.ascending(rows[slab])
+            )
+            right = queries.index_select(0, numbers[slab])
+            torch.sum(left.double().mul_(right), dim=1, out=products[slab])
+
+    starts = range(0, len(rows), step)
+    lanes = min(torch.get_num_threads(), len(starts) // FEWEST_SLABS)
+    if lanes > 1:
+        # Slabs are too small to keep several threads busy each.
+        with ThreadPoolExecutor(lanes, initializer=partial(torch.set_num_threads, 1)) as pool:
+            deque(pool.map(multiply, [starts[number::lanes] for number in range(lanes)]), maxlen=0)
+    else:
+        multiply(starts)
     return torch.empty_like(products).index_copy_(0, order, products)
 
 

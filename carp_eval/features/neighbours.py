@@ -58,17 +58,6 @@ def settle(
     return found
 
 
-def rescored(
-    bank: Rows, queries: Float32[Tensor, "query dim"], rows: Int64[Tensor, "query fetched"], *, k: int
-) -> Neighbours:
-    """Order candidates by their inner products in float64, whatever found them, and keep the first k."""
-    numbers = torch.arange(len(queries)).repeat_interleave(rows.shape[1])
-    rows = rows.sort(dim=1).values
-    similarities = dots(bank, queries, rows.flatten(), numbers).view(rows.shape)
-    similarities, order = similarities.sort(dim=1, descending=True, stable=True)
-    return Neighbours(similarities[:, :k].contiguous(), rows.gather(1, order)[:, :k].contiguous())
-
-
 def without_self(near: Neighbours, own: Int64[Tensor, " query"]) -> Neighbours:
     """Take each query's own row out of its neighbours, or the last of them where it is not among them.
 

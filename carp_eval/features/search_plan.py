@@ -1,26 +1,35 @@
-"""How an exact search of a bank is cut to the memory it may take."""
+"""How an exact search of a bank is cut to the memory it may take, and by what products."""
 
 import math
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from jaxtyping import Float32
 from torch import Tensor
 
 from carp_eval.errors import UsageError
+from carp_eval.features import bf16
 from carp_eval.features.bank import Bank
 from carp_eval.features.exact import BLOCK_VALUES
 from carp_eval.features.search import MARGIN
 
-SearchPrecision = Literal["float32", "bf16"]
+SearchPrecision = Literal["exact", "bf16"]
+Products = Literal["float32", "bf16"]
 
 # More rows at once are no faster; fewer are less to do again after a kill.
 MOST_SLAB_ROWS = 32768
 FEWEST_SLAB_ROWS = 256
 # Queries that look at a slab together: more are no faster, fewer tell more often how far it is.
 QUERIES_AT_ONCE = 4096
-# Fetched beyond the k-th neighbour where bf16 chooses, whose error reorders more than float32's.
-BF16_MARGIN = 32
+# Fetched beyond the k-th neighbour, and beyond half of k more, where bf16 chooses: it reorders more than float32 does.
+BF16_MARGIN = 64
+# What is fetched is compared in float64: a row costs what bf16 saves on this many.
+ROWS_A_CANDIDATE = 300
+# Multiplications below which it does not matter what makes them: a second of two cores.
+FEW_PRODUCTS = 10**11
+# Of a query and a row that was fetched for it, until they are in order: numbers and similarities, sorted and not.
+SETTLED_BYTES = 100
 
 
 @dataclass(frozen=True)
@@ -30,15 +39,28 @@ class Plan:
     Attributes:
         fetched: Rows that are kept of each query until float64 has settled their order.
         slab_rows: Rows of the bank that are held in float32, twice.
+        products: What chooses them.
+        settled: Queries that are put in order at once.
     """
 
     fetched: int
     slab_rows: int
+    products: Products = "float32"
+    settled: int = 1024
 
 
 def fits(bank: Bank, queries: Float32[Tensor, "query dim"], budget: int) -> bool:
     """Tell whether a bank can be searched in memory, as a float32 matrix beside the queries."""
     return 4 * bank.dim * (len(bank) + len(queries)) <= budget
+
+
+def by_bf16(bank: Bank, queries: Float32[Tensor, "query dim"], *, k: int, device: torch.device) -> bool:
+    """Tell whether an exact search is sooner done if bf16 chooses what float64 puts in order."""
+    return (
+        len(bank) >= ROWS_A_CANDIDATE * _fetched(k, "bf16")
+        and len(bank) * queries.numel() >= FEW_PRODUCTS
+        and bf16.is_faster(device, bank.dim)
+    )
 
 
 def plan_for(
@@ -47,7 +69,7 @@ def plan_for(
     *,
     k: int,
     budget: int,
-    precision: SearchPrecision = "float32",
+    products: Products = "float32",
 ) -> Plan:
     """Cut a search to the memory it may take.
 
@@ -56,14 +78,13 @@ def plan_for(
         queries: The queries.
         k: Neighbours of each, itself included.
         budget: Bytes that the search may take.
-        precision: What chooses candidates.
+        products: What chooses candidates.
 
     Raises:
         UsageError: If that is too little for queries, running neighbours and the smallest slab.
     """
-    margin = MARGIN if precision == "float32" else BF16_MARGIN + k // 8
-    fetched = min(k + margin, len(bank))
-    wide = 4 if precision == "float32" else 6
+    fetched = min(_fetched(k, products), len(bank))
+    wide = 4 if products == "float32" else 6
     # Of each query: its features; what was found so far, twice while more is added; its neighbours at last.
     together = min(len(queries), QUERIES_AT_ONCE)
     of_queries = len(queries) * (wide * bank.dim + 12 * fetched + 16 * k) + 60 * fetched * together
@@ -77,4 +98,11 @@ def plan_for(
             f"{budget / 1e6:,.1f} MB of memory are too little to search for {k} neighbours of {len(queries)} queries "
             f"of {bank.dim} dimensions: give {math.ceil(least / 1e5) / 10:,.1f} MB or more (--memory)"
         )
-    return Plan(fetched, int(min(rows, MOST_SLAB_ROWS, len(bank))))
+    slab_rows = int(min(rows, MOST_SLAB_ROWS, len(bank)))
+    # Slabs are gone by then. The more at once, the less often the bank is read again.
+    settled = max(1, slab_rows * of_row // (SETTLED_BYTES * fetched))
+    return Plan(fetched, slab_rows, products, settled)
+
+
+def _fetched(k: int, products: Products) -> int:
+    return k + MARGIN if products == "float32" else k + BF16_MARGIN + k // 2

@@ -78,9 +78,12 @@ class Finder(ABC):
 
     Attributes:
         device: Where it works, and where the best must be.
+        learnt: What it must know of all slabs, those included that it met before it was stopped.
     """
 
-    device: torch.device
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.learnt: dict[str, Tensor] = {}
 
     @abstractmethod
     def load(self, slab: Float32[Tensor, "row dim"], *, first: int) -> None:
@@ -95,7 +98,7 @@ class FaissFinder(Finder):
     """In float32 on the processor, by FAISS, which chooses from each block of products while a cache holds it."""
 
     def __init__(self, queries: Float32[Tensor, "query dim"]) -> None:
-        self.device = torch.device("cpu")
+        super().__init__(torch.device("cpu"))
         self._queries = queries
         self._slab, self._first = queries[:0], 0
 
@@ -115,24 +118,13 @@ class FaissFinder(Finder):
 
 
 class TorchFinder(Finder):
-    """By torch: in float32 on a GPU, or in bf16 anywhere.
-
-    bf16 has eight bits: rows are taken relative to a centre, which adds the same to all of a query's similarities, so
-    that those bits tell neighbours apart and not the bank from zero.
-    """
+    """By torch, whose products are chosen from block by block."""
 
     def __init__(
-        self,
-        queries: Float32[Tensor, "query dim"],
-        *,
-        device: torch.device,
-        dtype: torch.dtype,
-        centre: Float32[Tensor, " dim"] | None = None,
+        self, queries: Float32[Tensor, "query dim"], *, device: torch.device, dtype: torch.dtype
     ) -> None:
-        self.device = device
-        self._dtype = dtype
+        super().__init__(device)
         self._queries = queries.to(device, dtype)
-        self._centre = None if centre is None else centre.to(device)
         self._slab: Shaped[Tensor, "row dim"] = self._queries[:0]
         self._first = 0
 
@@ -140,8 +132,7 @@ class TorchFinder(Finder):
         """Make the next slab ready."""
         # The last one goes before the next comes: there is memory for one.
         self._slab = self._queries[:0]
-        moved = slab.to(self.device, non_blocking=True)
-        self._slab = (moved if self._centre is None else moved.sub_(self._centre)).to(self._dtype)
+        self._slab = slab.to(self.device, self._queries.dtype, non_blocking=True)
         self._first = first
 
     def look(self, queries: slice, best: Best) -> None:

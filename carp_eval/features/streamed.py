@@ -1,7 +1,7 @@
 """Exact search of a bank larger than memory: its rows pass once, slab by slab, before all queries.
 
-The neighbours are those of `search`, whatever the memory: both fetch by float32 and settle in float64. A slab is
-converted while the one before it is multiplied, so that the time is that of the product.
+The neighbours are those of `search`, whatever the memory and whatever products choose candidates: float64 settles
+their order. A slab is converted while the one before it is multiplied, so that the time is that of the product.
 """
 
 import hashlib
@@ -11,21 +11,28 @@ from contextlib import contextmanager
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float32, Float64
+from jaxtyping import Float32
 from torch import Tensor
 
 from carp_eval.features import memory as memory_of
 from carp_eval.features.bank import Bank
+from carp_eval.features.bf16 import Bf16Finder, proven
 from carp_eval.features.exact import Exhaustive, float32_error
-from carp_eval.features.neighbours import Neighbours, joined, rescored, settle, without_self
+from carp_eval.features.neighbours import Neighbours, joined, settle, without_self
 from carp_eval.features.rows import lengths, plain_rows, unit_rows
-from carp_eval.features.search import CHUNK, check_fits, faiss_blocks, search
-from carp_eval.features.search_plan import QUERIES_AT_ONCE, Plan, SearchPrecision, fits, plan_for
+from carp_eval.features.search import CHUNK, MARGIN, check_fits, faiss_blocks, search
+from carp_eval.features.search_plan import (
+    QUERIES_AT_ONCE,
+    Plan,
+    Products,
+    SearchPrecision,
+    by_bf16,
+    fits,
+    plan_for,
+)
 from carp_eval.features.slabs import Best, FaissFinder, Finder, TorchFinder
 from carp_eval.features.stored import StoredRows, ahead
 
-# What is looked at to find where a bank's centre is.
-CENTRE_ROWS = 4096
 SECONDS_BETWEEN_SAVES = 60.0
 
 
@@ -49,7 +56,7 @@ def search_bank(
     k: int,
     normalise: bool = True,
     memory: int | None = None,
-    precision: SearchPrecision = "float32",
+    precision: SearchPrecision = "exact",
     exclude_self: bool = False,
     device: torch.device | None = None,
     kept: Keeper | None = None,
@@ -66,8 +73,8 @@ def search_bank(
         normalise: Whether the bank's rows are scaled to length one.
         memory: Bytes that the search may take, queries included; None is a quarter of what there is. It moves no
             neighbour. Pages of files that the system may drop at any time do not count.
-        precision: `bf16` chooses candidates by eight-bit products, which may miss a neighbour, and orders them in
-            float64; `float32` misses none.
+        precision: `exact` misses no neighbour, whatever products choose; `bf16` lets eight-bit products choose, and
+            takes their word for what they do not fetch.
         exclude_self: Whether query i is row i of the bank, and no neighbour of itself.
         device: Where products are made; None is a GPU if there is one.
         kept: Keeps the state of a streamed search, from which the same search goes on.
@@ -83,13 +90,13 @@ def search_bank(
     check_fits(len(bank), bank.dim, queries, k=k, exclude_self=exclude_self)
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     budget = memory_of.default_budget() if memory is None else memory
-    if precision == "float32" and device.type == "cpu" and fits(bank, queries, budget):
-        rows = (unit_rows if normalise else plain_rows)(bank.shards())
-        return search(rows, queries, k=k, exclude_self=exclude_self, progress=progress)
-    plan = plan_for(bank, queries, k=k + exclude_self, budget=budget, precision=precision)
-    name = ""
-    if kept is not None:
-        name = _name(bank, queries, fetched=plan.fetched, normalise=normalise, precision=precision)
+    products: Products = "bf16"
+    if precision == "exact" and not by_bf16(bank, queries, k=k + exclude_self, device=device):
+        if device.type == "cpu" and fits(bank, queries, budget):
+            rows = (unit_rows if normalise else plain_rows)(bank.shards())
+            return search(rows, queries, k=k, exclude_self=exclude_self, progress=progress)
+        products = "float32"
+    plan = plan_for(bank, queries, k=k + exclude_self, budget=budget, products=products)
     return stream(
         bank.stored_rows(normalise=normalise),
         queries,
@@ -99,7 +106,7 @@ def search_bank(
         exclude_self=exclude_self,
         device=device,
         kept=kept,
-        name=name,
+        name="" if kept is None else _name(bank, queries, plan, normalise=normalise),
         progress=progress,
     )
 
@@ -110,7 +117,7 @@ def stream(
     plan: Plan,
     *,
     k: int,
-    precision: SearchPrecision = "float32",
+    precision: SearchPrecision = "exact",
     exclude_self: bool = False,
     device: torch.device | None = None,
     kept: Keeper | None = None,
@@ -124,7 +131,7 @@ def stream(
         queries: The queries.
         plan: How the search is cut; it moves no neighbour, but for bf16's misses.
         k: Neighbours of each query.
-        precision: What chooses candidates.
+        precision: Whether what bf16 has chosen must be proven to be all.
         exclude_self: Whether query i is row i of the bank.
         device: Where products are made; None is the processor.
         kept: Keeps the state.
@@ -133,58 +140,57 @@ def stream(
     """
     device = device or torch.device("cpu")
     queries = queries.contiguous()
-    tolerance = lengths(queries, "the queries").double() * bank.longest * float32_error(bank.dim)
-    finder = _finder(bank, queries, precision=precision, device=device)
+    finder: Finder
+    if plan.products == "bf16":
+        finder = Bf16Finder(bank, queries, device=device)
+    elif device.type == "cpu":
+        finder = FaissFinder(queries)
+    else:
+        finder = TorchFinder(queries, device=device, dtype=torch.float32)
     best = _pass(bank, len(queries), finder, plan, kept=kept, name=name, progress=progress)
+    if isinstance(finder, Bf16Finder):
+        near = _by_bf16(bank, queries, finder, best, plan, k=k + exclude_self, again=precision == "exact")
+    else:
+        near = _by_float32(bank, queries, best, k=k + exclude_self)
+    return without_self(near, torch.arange(len(queries))) if exclude_self else near
+
+
+def _by_float32(bank: StoredRows, queries: Float32[Tensor, "query dim"], best: Best, *, k: int) -> Neighbours:
+    tolerance = lengths(queries, "the queries").double() * bank.longest * float32_error(bank.dim)
     exhaustive = Exhaustive(bank)
     parts: list[Neighbours] = []
     for start in range(0, len(queries), CHUNK):
         part = slice(start, start + CHUNK)
-        near = _settled(
-            bank,
-            exhaustive,
-            queries[part],
-            best.part(part),
-            tolerance[part],
-            k=k + exclude_self,
-            by=precision,
-        )
-        parts.append(
-            without_self(near, torch.arange(start, start + len(near.indices))) if exclude_self else near
-        )
+        fetched = best.part(part)
+        rough, rows = fetched.similarities.cpu().numpy(), fetched.rows.cpu().numpy()
+        parts.append(settle(bank, exhaustive, queries[part], rough, rows, tolerance[part].numpy(), k=k))
     return joined(parts, k=k)
 
 
-def _settled(
+def _by_bf16(
     bank: StoredRows,
-    exhaustive: Exhaustive,
     queries: Float32[Tensor, "query dim"],
+    finder: Bf16Finder,
     best: Best,
-    tolerance: Float64[Tensor, " query"],
+    plan: Plan,
     *,
     k: int,
-    by: SearchPrecision,
+    again: bool,
 ) -> Neighbours:
-    if by == "bf16":
-        return rescored(bank, queries, best.rows.cpu(), k=k)
-    similarities, rows = best.similarities.cpu().numpy(), best.rows.cpu().numpy()
-    return settle(bank, exhaustive, queries, similarities, rows, tolerance.numpy(), k=k)
-
-
-def _finder(
-    bank: StoredRows,
-    queries: Float32[Tensor, "query dim"],
-    *,
-    precision: SearchPrecision,
-    device: torch.device,
-) -> Finder:
-    if precision == "bf16":
-        sample = torch.arange(0, len(bank), max(1, len(bank) // CENTRE_ROWS))
-        centre = bank.take(sample).mean(dim=0)
-        return TorchFinder(queries, device=device, dtype=torch.bfloat16, centre=centre)
-    if device.type == "cpu":
-        return FaissFinder(queries)
-    return TorchFinder(queries, device=device, dtype=torch.float32)
+    """Order what bf16 has chosen, and search again, by float32, for whom that is not proven to be all."""
+    parts, sure = [], []
+    for start in range(0, len(queries), plan.settled):
+        part = slice(start, start + plan.settled)
+        near, proof = proven(bank, finder, queries[part], best.part(part), k=k)
+        parts.append(near)
+        sure.append(proof)
+    near = joined(parts, k=k)
+    unsure = (~torch.cat([*sure, torch.ones(0, dtype=torch.bool)])).nonzero().flatten()
+    if again and len(unsure):
+        of_float32 = Plan(min(k + MARGIN, len(bank)), plan.slab_rows)
+        found = stream(bank, queries[unsure], of_float32, k=k, device=finder.device)
+        near.similarities[unsure], near.indices[unsure] = found
+    return near
 
 
 def _pass(
@@ -198,7 +204,7 @@ def _pass(
     progress: Callable[[int, int], None] | None,
 ) -> Best:
     """Let the bank pass before all queries, from where an earlier run of the same search was stopped."""
-    best, done = _begun(kept, name, count, plan.fetched, device=finder.device)
+    best, done = _begun(kept, name, count, plan.fetched, finder)
     if progress is not None and done:
         progress(done * count // len(bank), count)
     saved = time.monotonic()
@@ -209,7 +215,7 @@ def _pass(
     def read(start: int, stop: int) -> Tensor:
         return bank.slab(start, stop, into=slabs[start // plan.slab_rows % 2])
 
-    with faiss_blocks(), _full_float32():
+    with faiss_blocks(), _full_precision():
         for start, rows in ahead(read, len(bank), at_once=plan.slab_rows, first=done):
             after = start + plan.slab_rows
             finder.load(rows, first=start)
@@ -221,32 +227,30 @@ def _pass(
                     progress(int(share * count), count)
             if kept is not None and after < len(bank) and time.monotonic() - saved >= SECONDS_BETWEEN_SAVES:
                 kept.save(
-                    {"name": name, "rows_done": after, "similarities": best.similarities, "rows": best.rows}
+                    {
+                        "name": name,
+                        "rows_done": after,
+                        "similarities": best.similarities,
+                        "rows": best.rows,
+                        "learnt": finder.learnt,
+                    }
                 )
                 saved = time.monotonic()
     return best
 
 
-def _begun(
-    kept: Keeper | None, name: str, count: int, fetched: int, *, device: torch.device
-) -> tuple[Best, int]:
+def _begun(kept: Keeper | None, name: str, count: int, fetched: int, finder: Finder) -> tuple[Best, int]:
     """Return the best so far and the rows that were looked at: none, or those of a search of this name."""
     state = None if kept is None else kept.load()
     if state is None or state.get("name") != name:
-        return Best.none_yet(count, fetched, device=device), 0
-    return Best(state["similarities"].to(device), state["rows"].to(device)), state["rows_done"]
+        return Best.none_yet(count, fetched, device=finder.device), 0
+    finder.learnt = {name: value.to(finder.device) for name, value in state["learnt"].items()}
+    return Best(state["similarities"].to(finder.device), state["rows"].to(finder.device)), state["rows_done"]
 
 
-def _name(
-    bank: Bank,
-    queries: Float32[Tensor, "query dim"],
-    *,
-    fetched: int,
-    normalise: bool,
-    precision: SearchPrecision,
-) -> str:
+def _name(bank: Bank, queries: Float32[Tensor, "query dim"], plan: Plan, *, normalise: bool) -> str:
     """Return what tells a search from any other: equal names have equal states."""
-    digest = hashlib.sha256(f"{bank.fingerprint.sha256} {fetched} {normalise} {precision}".encode())
+    digest = hashlib.sha256(f"{bank.fingerprint.sha256} {plan.fetched} {normalise} {plan.products}".encode())
     # Of a bank, only some rows may be seen.
     digest.update(bank.index.numpy().data)
     digest.update(queries.contiguous().numpy().data)
@@ -254,11 +258,15 @@ def _name(
 
 
 @contextmanager
-def _full_float32() -> Generator[None]:
-    """Have a GPU multiply in float32, not in TF32's ten bits: the setting is torch's, for the whole process."""
-    before = torch.backends.cuda.matmul.fp32_precision
-    torch.backends.cuda.matmul.fp32_precision = "ieee"
+def _full_precision() -> Generator[None]:
+    """Have a GPU multiply float32 in full, not in TF32's ten bits, and sum up bf16 in float32.
+
+    Both settings are torch's, for the whole process.
+    """
+    matmul = torch.backends.cuda.matmul
+    before = matmul.fp32_precision, matmul.allow_bf16_reduced_precision_reduction
+    matmul.fp32_precision, matmul.allow_bf16_reduced_precision_reduction = "ieee", False
     try:
         yield
     finally:
-        torch.backends.cuda.matmul.fp32_precision = before
+        matmul.fp32_precision, matmul.allow_bf16_reduced_precision_reduction = before

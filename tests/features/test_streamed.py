@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,52 +15,9 @@ from carp_eval.features.search_plan import Plan, fits, plan_for
 from carp_eval.features.slabs import Best, TorchFinder
 from carp_eval.features.stored import StoredRows
 from carp_eval.features.streamed import search_bank, stream
+from tests.features.searched import CPU, Kept, by_fsum, hard_bank, random_rows
 from tests.features.written_bank import written
 from tests.private_memory import on_linux, watched
-
-CPU = torch.device("cpu")
-
-
-def random_rows(rows, dim, seed):
-    return torch.randn(rows, dim, generator=torch.Generator().manual_seed(seed))
-
-
-def by_fsum(bank, queries, k, *, own=None):
-    """Rows by similarity, each sum exact to the last bit, then by number."""
-    found = []
-    for number, query in enumerate(queries.double().tolist()):
-        scored = [
-            (-math.fsum(a * b for a, b in zip(query, row)), place)
-            for place, row in enumerate(bank.double().tolist())
-            if own is None or place != own[number]
-        ]
-        found.append([place for _, place in sorted(scored)[:k]])
-    return torch.tensor(found)
-
-
-def hard_bank():
-    """Rows with copies of one, zeros, and a collapsed half."""
-    features = random_rows(90, 16, seed=0)
-    features[20:40] = features[7]
-    features[50:53] = 0
-    features[60:] = features[60]
-    return features[torch.randperm(90, generator=torch.Generator().manual_seed(1))].half()
-
-
-class Kept:
-    """Keeps a state in memory; dies after some saves, as a kill would have it."""
-
-    def __init__(self, *, dies_after=None):
-        self.state, self.saves, self.dies_after = None, 0, dies_after
-
-    def load(self):
-        return self.state
-
-    def save(self, state):
-        self.state = {k: v.clone() if isinstance(v, torch.Tensor) else v for k, v in state.items()}
-        self.saves += 1
-        if self.saves == self.dies_after:
-            raise KeyboardInterrupt
 
 
 @settings(max_examples=30, deadline=None)
@@ -70,10 +28,10 @@ class Kept:
     k=st.sampled_from([1, 5, 31, 89]),
     normalise=st.booleans(),
     exclude_self=st.booleans(),
-    by_torch=st.booleans(),
+    by=st.sampled_from(["faiss", "torch", "bf16"]),
 )
 def test_neighbours_are_those_of_exact_sums_whatever_the_slabs(
-    slab_rows, shard_rows, queries_at_once, k, normalise, exclude_self, by_torch
+    slab_rows, shard_rows, queries_at_once, k, normalise, exclude_self, by
 ):
     features = hard_bank()
     rows = StoredRows(features.split(shard_rows), normalise=normalise)
@@ -86,12 +44,13 @@ def test_neighbours_are_those_of_exact_sums_whatever_the_slabs(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(streamed, "QUERIES_AT_ONCE", queries_at_once)
         patch.setattr(slabs, "BLOCK_ROWS", 11)
-        if by_torch:
+        if by == "torch":
             # As a GPU does it.
             patch.setattr(
                 streamed, "FaissFinder", lambda asked: TorchFinder(asked, device=CPU, dtype=torch.float32)
             )
-        plan = Plan(fetched=min(k + exclude_self + 8, 90), slab_rows=slab_rows)
+        products = "bf16" if by == "bf16" else "float32"
+        plan = Plan(min(k + exclude_self + 8, 90), slab_rows, products, settled=queries_at_once)
         found = stream(rows, queries, plan, k=k, exclude_self=exclude_self)
     own = range(90) if exclude_self else None
     wanted = by_fsum(whole, queries, k, own=own)
@@ -205,45 +164,18 @@ def test_searches_are_told_apart_by_all_that_moves_them(tmp_path):
     features = random_rows(50, 8, seed=0).half()
     bank, queries = written(tmp_path / "a", features), unit_rows([random_rows(5, 8, seed=1)])
     other_bank = written(tmp_path / "b", features, manifest="of another")
-    same = {"fetched": 9, "normalise": True, "precision": "float32"}
+    plan = Plan(fetched=9, slab_rows=50)
     names = [
-        streamed._name(bank, queries, **same),
-        streamed._name(other_bank, queries, **same),
-        streamed._name(bank, queries[:4], **same),
-        streamed._name(bank, queries, **{**same, "fetched": 10}),
-        streamed._name(bank, queries, **{**same, "normalise": False}),
-        streamed._name(bank, queries, **{**same, "precision": "bf16"}),
+        streamed._name(bank, queries, plan, normalise=True),
+        streamed._name(other_bank, queries, plan, normalise=True),
+        streamed._name(bank, queries[:4], plan, normalise=True),
+        streamed._name(bank, queries, replace(plan, fetched=10), normalise=True),
+        streamed._name(bank, queries, plan, normalise=False),
+        streamed._name(bank, queries, replace(plan, products="bf16"), normalise=True),
     ]
     assert len(set(names)) == len(names)
-    assert names[0] == streamed._name(bank, queries.clone(), **same)
-
-
-def test_bf16_finds_nearly_all_and_orders_them_exactly(tmp_path, monkeypatch):
-    monkeypatch.setattr(slabs, "BLOCK_ROWS", 700)
-    # All in one corner, as rectified features are: without a centre, bf16 tells none of them apart.
-    features = (4 + random_rows(4000, 64, seed=0)).relu().half()
-    bank = written(tmp_path, features, shard_rows=1000)
-    queries = unit_rows([(4 + random_rows(100, 64, seed=1)).relu()])
-    whole = unit_rows([features]).double()
-    wanted = (queries.double() @ whole.T).sort(dim=1, descending=True, stable=True).indices[:, :10]
-    found = search_bank(bank, queries, k=10, precision="bf16", device=CPU)
-    right = torch.stack([torch.isin(a, b) for a, b in zip(wanted, found.indices, strict=True)])
-    assert 0.98 < right.double().mean() <= 1
-    assert (found.similarities.diff(dim=1) <= 0).all()
-    products = (queries.double()[:, None] * whole[found.indices]).sum(dim=2)
-    torch.testing.assert_close(found.similarities, products, rtol=0, atol=1e-14)
-    assert measured_overlap(bank, queries, found).right == pytest.approx(right.double().mean().item())
-    wrong = found._replace(indices=(found.indices + 1) % 4000)
-    assert measured_overlap(bank, queries, wrong).right < 0.1
-
-
-def test_of_equal_rows_that_bf16_found_the_lower_stands_first(tmp_path):
-    features = random_rows(40, 16, seed=0).half()
-    features[10:20] = features[30:40] = features[3]
-    found = search_bank(
-        written(tmp_path, features), unit_rows([features[3:4]]), k=21, precision="bf16", device=CPU
-    )
-    assert found.indices.tolist() == [[3, *range(10, 20), *range(30, 40)]]
+    # How it is cut moves nothing.
+    assert names[0] == streamed._name(bank, queries.clone(), replace(plan, slab_rows=10), normalise=True)
 
 
 def test_overlap_of_a_bank_with_itself_leaves_each_row_out(tmp_path):
@@ -281,7 +213,7 @@ def test_what_cannot_be_searched_is_refused(tmp_path):
 
 
 @on_linux
-@pytest.mark.parametrize("precision", ["float32", "bf16"])
+@pytest.mark.parametrize("precision", ["exact", "bf16"])
 def test_a_bank_larger_than_the_memory_is_searched_within_it(tmp_path, monkeypatch, precision):
     for module in (search_plan, exact):
         monkeypatch.setattr(module, "BLOCK_VALUES", 2**18)
@@ -300,13 +232,13 @@ def test_a_bank_larger_than_the_memory_is_searched_within_it(tmp_path, monkeypat
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize("precision", ["float32", "bf16"])
+@pytest.mark.parametrize("precision", ["exact", "bf16"])
 def test_a_gpu_finds_what_the_processor_finds(tmp_path, precision):
     bank = written(tmp_path, random_rows(20_000, 256, seed=0).half(), shard_rows=4096)
     queries = unit_rows([random_rows(3000, 256, seed=1)])
     wanted = search_bank(bank, queries, k=50, memory=10**10, device=CPU)
     found = search_bank(bank, queries, k=50, precision=precision, device=torch.device("cuda"))
-    if precision == "float32":
+    if precision == "exact":
         assert torch.equal(found.indices, wanted.indices)
     else:
         assert measured_overlap(bank, queries, found).right > 0.98
