@@ -4,6 +4,7 @@ import json
 from html.parser import HTMLParser
 
 from carp_eval import results
+from carp_eval.report import writing
 from carp_eval.report.found import Found
 from carp_eval.results import Result, Score
 
@@ -111,3 +112,10 @@ class Page(HTMLParser):
     def data(self):
         """What the page's script is given."""
         return [json.loads(element["text"]) for element in self.all("script", type="application/json")]
+
+
+def written(found, path, **more):
+    told = writing.write(found, path, **more)
+    content = path.read_bytes()
+    assert len(content) == told.size <= writing.LIMIT
+    return Page(content.decode("utf-8"))

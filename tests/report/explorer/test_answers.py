@@ -104,6 +104,7 @@ def test_a_file_that_is_sent_is_found_in_the_bank(address, sides, made, side):
     features, _, numbers = made[side]
     row = 17
     content = png(sides[side].exhibit.images.image(int(numbers[row])))
+    map_ = ask(address, f"/api/sides/{side}/map").told
     told = ask(address, f"/api/sides/{side}/picture?k=6", body=content).told
     near, similarities = rows.neighbours(features, row, 5)
     assert [each["image"] for each in told["neighbours"]] == numbers[[row, *near]].tolist()
@@ -112,7 +113,6 @@ def test_a_file_that_is_sent_is_found_in_the_bank(address, sides, made, side):
     assert told["query"] is None
     assert told["vote"]["right"] is None
     # On the principal axes, what is projected comes to where it was.
-    map_ = ask(address, f"/api/sides/{side}/map").told
     point = map_["image"].index(numbers[row])
     assert abs(told["place"]["x"] - map_["x"][point]) <= 2
     assert abs(told["place"]["y"] - map_["y"][point]) <= 2
