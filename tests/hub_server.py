@@ -6,8 +6,8 @@
         hub.fault("PUT /lfs", status=503)          # the next such request fails
         assert hub.count("PUT /lfs") == 2
 
-Repositories are as in git: a branch names a commit, a commit has one parent and a tree, blobs are named by their hash.
-Large files go through LFS and are served from another host name, as on the real Hub.
+What its repositories hold is in `hub_contents`. Large files go through LFS and are served from another host name, as
+on the real Hub.
 """
 
 import base64
@@ -18,64 +18,17 @@ import socket
 import threading
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from time import sleep
 from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
-LARGE = (".safetensors", ".parquet", ".pt", ".pth", ".bin", ".npy", ".onnx", ".zip")
-ATTRIBUTES = "".join(f"*{suffix} filter=lfs diff=lfs merge=lfs -text\n" for suffix in LARGE).encode()
+from tests.hub_contents import Contents, Entry, Repository, git_hash, is_large
+from tests.hub_faults import Faults
 
 
-@dataclass(frozen=True)
-class Entry:
-    """A file of a commit: its git hash, its bytes, and its SHA-256 where it is kept by LFS."""
-
-    oid: str
-    size: int
-    lfs: str = ""
-
-
-@dataclass(frozen=True)
-class Commit:
-    parent: str
-    message: str
-    tree: dict[str, Entry]
-    number: int
-
-    @property
-    def sha(self) -> str:
-        told = json.dumps([self.parent, self.message, self.number, sorted(map(str, self.tree.items()))])
-        return hashlib.sha1(told.encode()).hexdigest()
-
-
-@dataclass
-class Repository:
-    private: bool
-    branches: dict[str, str] = field(default_factory=dict)
-    commits: dict[str, Commit] = field(default_factory=dict)
-
-    def resolve(self, revision: str) -> str | None:
-        return self.branches.get(revision) or (revision if revision in self.commits else None)
-
-
-@dataclass
-class Fault:
-    """What goes wrong with requests whose `METHOD path` a pattern is found in."""
-
-    pattern: str
-    times: int
-    status: int | None
-    headers: Mapping[str, str]
-    message: str
-    cut_after: int | None
-    lost: bool
-    wait: float
-
-
-class Hub:
+class Hub(Faults, Contents):
     """A running server.
 
     Attributes:
@@ -87,131 +40,23 @@ class Hub:
     token, reader, other = "hf_writer", "hf_reader", "hf_other"
 
     def __init__(self) -> None:
+        super().__init__()
         self.requests: list[str] = []
         self.authorised: list[tuple[str, str]] = []
-        self.repositories: dict[str, Repository] = {}
-        self.blobs: dict[str, bytes] = {}
-        self.objects: dict[str, bytes] = {}
         self.users = {
             self.token: ("USER", "write"),
             self.reader: ("USER", "read"),
             self.other: ("OTHER", "write"),
         }
-        self.lock = threading.RLock()
-        self._faults: list[Fault] = []
         self.server = _Server(("127.0.0.1", 0), _Handler)
         self.server.hub = self
         self.port = self.server.server_address[1]
         self.url = f"http://127.0.0.1:{self.port}"
         self.storage = f"http://localhost:{self.port}"
 
-    def fault(
-        self,
-        pattern: str,
-        *,
-        times: int = 1,
-        status: int | None = None,
-        headers: Mapping[str, str] | None = None,
-        message: str = "made to fail",
-        cut_after: int | None = None,
-        lost: bool = False,
-        wait: float = 0.0,
-    ) -> None:
-        """Let requests go wrong.
-
-        Args:
-            pattern: Regular expression, looked for in `METHOD path`.
-            times: How many such requests.
-            status: Answer with this, and do nothing.
-            headers: Sent with that answer.
-            message: The error it tells.
-            cut_after: Close the connection after so many bytes of the request's body, or, where it has none, of the
-                answer's.
-            lost: Do what is asked for, then close the connection without an answer.
-            wait: Seconds before anything else.
-        """
-        self._faults.append(
-            Fault(pattern, times, status, headers or {}, message, cut_after, lost=lost, wait=wait)
-        )
-
     def count(self, pattern: str) -> int:
         """Count the requests so far whose `METHOD path` a regular expression is found in."""
         return sum(re.search(pattern, request) is not None for request in self.requests)
-
-    def add(
-        self,
-        repo: str,
-        files: Mapping[str, bytes],
-        *,
-        private: bool = False,
-        branch: str = "main",
-        delete: tuple[str, ...] = (),
-    ) -> str:
-        """Commit files, as someone else might; repository and branch are made where missing. Return the commit."""
-        with self.lock:
-            made = self.make(repo, private=private)
-            head = made.branches.setdefault(branch, made.branches["main"])
-            tree = {path: entry for path, entry in made.commits[head].tree.items() if path not in delete}
-            for path, content in files.items():
-                tree[path] = self.keep(path, content)
-            return self.commit(made, branch, tree, "added")
-
-    def files(self, repo: str, revision: str = "main") -> dict[str, bytes]:
-        """Return every file of a revision, `.gitattributes` left out."""
-        made = self.repositories[repo]
-        tree = made.commits[made.resolve(revision) or ""].tree
-        return {path: self.content(entry) for path, entry in tree.items() if path != ".gitattributes"}
-
-    def head(self, repo: str, branch: str = "main") -> str:
-        """Return the commit a branch names."""
-        return self.repositories[repo].branches[branch]
-
-    def history(self, repo: str, branch: str = "main") -> list[str]:
-        """Return a branch's commit messages, the newest first."""
-        made, told = self.repositories[repo], []
-        sha = made.branches[branch]
-        while sha:
-            told.append(made.commits[sha].message)
-            sha = made.commits[sha].parent
-        return told
-
-    def make(self, repo: str, *, private: bool) -> Repository:
-        if repo not in self.repositories:
-            made = self.repositories[repo] = Repository(private)
-            self.commit(
-                made, "main", {".gitattributes": self.keep(".gitattributes", ATTRIBUTES)}, "initial commit"
-            )
-        return self.repositories[repo]
-
-    def commit(self, repo: Repository, branch: str, tree: dict[str, Entry], message: str) -> str:
-        made = Commit(repo.branches.get(branch, ""), message, tree, len(repo.commits))
-        repo.commits[made.sha] = made
-        repo.branches[branch] = made.sha
-        return made.sha
-
-    def keep(self, path: str, content: bytes) -> Entry:
-        if is_large(path, content):
-            sha = hashlib.sha256(content).hexdigest()
-            self.objects[sha] = content
-            return self.pointer(sha, len(content))
-        oid = git_hash(content)
-        self.blobs[oid] = content
-        return Entry(oid, len(content))
-
-    def pointer(self, sha: str, size: int) -> Entry:
-        told = f"version https://git-lfs.github.com/spec/v1\noid sha256:{sha}\nsize {size}\n"
-        return Entry(git_hash(told.encode()), size, sha)
-
-    def content(self, entry: Entry) -> bytes:
-        return self.objects[entry.lfs] if entry.lfs else self.blobs[entry.oid]
-
-    def take_fault(self, request: str) -> Fault | None:
-        with self.lock:
-            for fault in self._faults:
-                if fault.times and re.search(fault.pattern, request):
-                    fault.times -= 1
-                    return fault
-        return None
 
 
 @contextmanager
@@ -226,16 +71,6 @@ def serving() -> Generator[Hub]:
         hub.server.shutdown()
         hub.server.server_close()
         thread.join()
-
-
-def git_hash(content: bytes) -> str:
-    """Return git's name of a blob."""
-    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
-
-
-def is_large(path: str, sample: bytes, size: int = 0) -> bool:
-    """Whether a file is kept by LFS: those of certain names, large ones, binary ones."""
-    return path.endswith(LARGE) or b"\0" in sample[:512] or max(size, len(sample)) > 1_000_000
 
 
 class _Error(Exception):
