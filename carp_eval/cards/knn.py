@@ -16,8 +16,8 @@ class KnnCard(ProtocolCard):
         temperature: Softness of the vote, tau.
         temperatures: Several of them instead, each of which is tried with each k.
         normalise: Whether features are scaled to unit length, so that similarity is the cosine.
-        search: How neighbours are found: `exact`; `bf16`, whose eight-bit products are believed where they may miss one; `approximate`, by the
-            bank's index, which may miss some.
+        search: How neighbours are found: `exact`; `bf16`, which believes eight-bit products where they may miss one;
+            `approximate`, by the bank's index, which may miss some.
     """
 
     # Told only where they are not as ever, so that cards, and results, from before they were there are the same still.

@@ -57,8 +57,8 @@ def knn(
         options.SearchChoice | None,
         typer.Option(
             "--search",
-            help="bf16 believes eight-bit products, which may miss a neighbour; approximate asks the bank's index (carp "
-            "bank index), which may miss some: the record says how many. Default: the card's.",
+            help="bf16 believes eight-bit products, which may miss a neighbour; approximate asks an index, which "
+            "may miss some: the record says how many. Default: the card's.",
         ),
     ] = None,
     approximate: Annotated[
