@@ -1,40 +1,55 @@
 """From the spelling of a model to a frozen network."""
 
 import difflib
-from collections.abc import Callable
+import importlib
+from dataclasses import dataclass
 from pathlib import Path
 
 from carp_eval.checkpoints import runs
 from carp_eval.checkpoints.assembling import Branch, Layer
-from carp_eval.checkpoints.doors import (
-    from_file,
-    from_hub,
-    from_timm,
-    from_torchvision,
-    from_training,
-    from_zoo,
-)
 from carp_eval.checkpoints.doors.wrapping import wrap
+from carp_eval.checkpoints.publishing import hub_config
 from carp_eval.errors import CheckpointError, UnknownNameError, UsageError
 from carp_eval.models.model import Model
 
 __all__ = ["SPELLINGS", "Branch", "Layer", "open_model", "wrap"]
 
 
+@dataclass(frozen=True)
+class _Door:
+    """What opens models of one kind; its module is imported when it is used, for some bring a second of imports.
+
+    Attributes:
+        module: In `carp_eval.checkpoints.doors`.
+        function: Takes the whole spelling, what is behind its first colon, branch and layer.
+    """
+
+    module: str
+    function: str = "opened"
+
+    def __call__(self, spelling: str, what: str, *, branch: Branch | None, layer: Layer) -> Model:
+        """Import the module, and open the model."""
+        module = importlib.import_module(f"carp_eval.checkpoints.doors.{self.module}")
+        return getattr(module, self.function)(spelling, what, branch=branch, layer=layer)
+
+
+_HUB = _Door("from_hub")
+_TIMM = _Door("from_timm")
+
+
 def _timm(spelling: str, what: str, *, branch: Branch | None, layer: Layer) -> Model:
     for place in ("local-dir:", "hf-hub:"):
         if what.startswith(place):
-            return from_hub.opened(spelling, what.removeprefix(place), branch=branch, layer=layer)
-    return from_timm.opened(spelling, what, branch=branch, layer=layer)
+            return _HUB(spelling, what.removeprefix(place), branch=branch, layer=layer)
+    return _TIMM(spelling, what, branch=branch, layer=layer)
 
 
-# Each takes the whole spelling, what is behind its first colon, branch and layer.
-_OPENERS: dict[str, Callable[..., Model]] = {
-    "hf": from_hub.opened,
-    "pixels": from_training.pixels,
-    "random": from_training.random,
+_OPENERS = {
+    "hf": _HUB,
+    "pixels": _Door("from_training", "pixels"),
+    "random": _Door("from_training", "random"),
     "timm": _timm,
-    "torchvision": from_torchvision.opened,
+    "torchvision": _Door("from_torchvision"),
 }
 SPELLINGS = (
     "a run folder, a checkpoint file (of `carp train`, or of others: .pth, .pt, .tar, .safetensors), a name from `carp "
@@ -65,6 +80,8 @@ def open_model(spelling: str | None = None, *, branch: Branch | None = None, lay
     kind, colon, rest = spelling.partition(":")
     if colon and kind in _OPENERS:
         return _OPENERS[kind](spelling, rest, branch=branch, layer=layer)
+    from carp_eval.checkpoints.doors import from_file, from_zoo
+
     names = from_zoo.names()
     if spelling in names:
         return from_zoo.opened(spelling, branch=branch, layer=layer)
@@ -81,7 +98,9 @@ def open_model(spelling: str | None = None, *, branch: Branch | None = None, lay
 
 
 def _of_run(folder: Path, *, branch: Branch | None, layer: Layer) -> Model:
-    if (folder / from_hub.CONFIG).is_file() and not (folder / runs.LAST).is_file():
+    from carp_eval.checkpoints.doors import from_training
+
+    if (folder / hub_config.NAME).is_file() and not (folder / runs.LAST).is_file():
         raise CheckpointError(
             f"{folder} is no trained run: it has no {runs.LAST}. It looks like a folder of the Hub: hf:{folder}"
         )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from carp_eval.cards import shelf
-from carp_eval.commands import options
+from carp_eval.commands import importing, options
 
 if TYPE_CHECKING:
     from carp_eval.evaluation.job import Bar, Settings
@@ -117,10 +117,11 @@ def run(kind: str, variant: str, changes: dict[str, Any], **shared: Any) -> None
     # Before what takes seconds to import: a misspelled variant is told of at once.
     card = loading.protocol_card(kind, variant, changes)
 
-    from carp_eval import distributed
-    from carp_eval.checkpoints.opening import open_model
-    from carp_eval.commands import progress, scores
-    from carp_eval.evaluation.running import evaluate, for_dataset
+    with importing.undisturbed():
+        from carp_eval import distributed
+        from carp_eval.checkpoints.opening import open_model
+        from carp_eval.commands import progress, scores
+        from carp_eval.evaluation.running import evaluate, for_dataset
 
     model = open_model(shared["model"], branch=options.branch_of(shared["branch"]), layer=card.layer)
     if shared["dry_run"]:

@@ -5,7 +5,10 @@ import struct
 from pathlib import Path
 
 import numpy as np
+import torch
+from jaxtyping import UInt8
 from PIL import Image
+from torch import Tensor
 
 from carp_eval.data import stopwatch
 from carp_eval.errors import BadImageError
@@ -71,3 +74,9 @@ def with_channels(image: Image.Image, channels: int) -> Image.Image:
         image = image.convert("RGBA")
     mode = "L" if channels == 1 else "RGB"
     return image if image.mode == mode else image.convert(mode)
+
+
+def pixels(image: Image.Image) -> UInt8[Tensor, "channel height width"]:
+    """Copy an image of 8 bits per channel into a tensor."""
+    copied = torch.from_numpy(np.array(image))
+    return copied[None] if copied.ndim == 2 else copied.permute(2, 0, 1)

@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float, Int64, UInt8
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms.v2 import functional as F
 
+from carp_eval.data import decoding
 from carp_eval.data.decoding import with_channels
 from carp_eval.data.image_loader import ImageLoader, Request
 from carp_eval.data.images import Batch, Images
@@ -178,4 +178,4 @@ class _Decoded:
     channels: int
 
     def __call__(self, image: Image.Image, number: int, epoch: int) -> list[Tensor]:  # noqa: ARG002
-        return [F.pil_to_tensor(with_channels(image, self.channels))]
+        return [decoding.pixels(with_channels(image, self.channels))]

@@ -3,21 +3,18 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float32, UInt8
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms.v2 import InterpolationMode, functional
 
 from carp_eval.cards.protocol import PreprocessingCard
+from carp_eval.data import decoding
 from carp_eval.data.decoding import with_channels
 from carp_eval.data.images import ModelInput
 from carp_eval.errors import BadImageError
-
-# Its annotations know tensors alone; every function used here takes Pillow's images too.
-F = cast(Any, functional)
 
 # Cards give their sizes for this one. Below the other, a border cut off is too much of the image to lose.
 CARD_SIZE = 224
@@ -25,9 +22,9 @@ SMALLEST_CROPPED_SIZE = 128
 
 Interpolation = Literal["bilinear", "bicubic", "lanczos"]
 _INTERPOLATIONS = {
-    "bilinear": InterpolationMode.BILINEAR,
-    "bicubic": InterpolationMode.BICUBIC,
-    "lanczos": InterpolationMode.LANCZOS,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
 }
 # Pillow's weights of red, green and blue in grey, in units of 2^-16.
 _LUMA = (19595, 38470, 7471)
@@ -78,10 +75,10 @@ class Preprocessing:
                 raise BadImageError(
                     f"the image has {image.width} x {image.height} pixels, the crop takes {self.crop}"
                 )
-            image = F.center_crop(image, [self.crop])
+            image = _center(image, self.crop)
         if self.squash is not None:
             image = _resized(image, self.squash, "both", _INTERPOLATIONS[self.interpolation])
-        return F.pil_to_tensor(image)
+        return decoding.pixels(image)
 
     def keeps(self, height: int, width: int) -> bool:
         """Tell whether images of this size are neither resized nor cropped."""
@@ -173,21 +170,19 @@ def _of_channels(values: Sequence[float], device: torch.device | None = None) ->
 
 
 def _resized(
-    image: Image.Image, length: int, side: Literal["short", "long", "both"], interpolation: InterpolationMode
+    image: Image.Image, length: int, side: Literal["short", "long", "both"], interpolation: Image.Resampling
 ) -> Image.Image:
     if side == "short":
         return _with_short_side(image, length, interpolation)
     if side == "both":
-        size = [length, length]
+        size = (length, length)
     else:
         shrunk = min(1.0, length / max(image.size))
-        size = [max(1, round(image.height * shrunk)), max(1, round(image.width * shrunk))]
-    if size == [image.height, image.width]:
-        return image
-    return F.resize(image, size, interpolation=interpolation, antialias=True)
+        size = (max(1, round(image.width * shrunk)), max(1, round(image.height * shrunk)))
+    return image if size == image.size else image.resize(size, interpolation)
 
 
-def _with_short_side(image: Image.Image, short_side: int, interpolation: InterpolationMode) -> Image.Image:
+def _with_short_side(image: Image.Image, short_side: int, interpolation: Image.Resampling) -> Image.Image:
     width, height = image.size
     if min(width, height) == short_side:
         return image
@@ -198,7 +193,14 @@ def _with_short_side(image: Image.Image, short_side: int, interpolation: Interpo
             f"the image has {width} x {height} pixels; resized to a short side of {short_side} its long side would "
             f"be {long_side}: crop it before"
         )
-    return F.resize(image, [short_side], interpolation=interpolation, antialias=True)
+    size = (short_side, long_side) if width <= height else (long_side, short_side)
+    return image.resize(size, interpolation)
+
+
+def _center(image: Image.Image, side: int) -> Image.Image:
+    """Cut out the middle; of an odd border, `round` decides, as in the field's own crop (torchvision)."""
+    left, top = (round((length - side) / 2) for length in image.size)
+    return image.crop((left, top, left + side, top + side))
 
 
 def _with_channels(

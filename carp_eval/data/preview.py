@@ -8,12 +8,11 @@ import torch
 from jaxtyping import Float
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from torch import Tensor
-from torchvision.transforms.v2.functional import pil_to_tensor
 
 from carp_eval import seeds
 from carp_eval.cards.recipe import RecipeCard
 from carp_eval.data.batch_views import BatchViews
-from carp_eval.data.decoding import with_channels
+from carp_eval.data.decoding import pixels, with_channels
 from carp_eval.data.images import Images
 from carp_eval.data.views import Views
 from carp_eval.files import replacing
@@ -82,8 +81,8 @@ def contact_sheet(rows: Sequence[Sequence[Image.Image]], *, headings: Sequence[s
 def _batch_views(originals: Sequence[Image.Image], recipe: RecipeCard) -> list[tuple[Tensor, ...]]:
     """Make views of a whole batch at once, and sort them by image."""
     make = BatchViews(recipe.views, mean=recipe.data.mean, std=recipe.data.std)
-    pixels = torch.stack([pil_to_tensor(original) for original in originals])
-    views = make(pixels, seeds.generator(recipe.seed, "views", 0, 0, 0))
+    batch = torch.stack([pixels(original) for original in originals])
+    views = make(batch, seeds.generator(recipe.seed, "views", 0, 0, 0))
     return list(zip(*views, strict=True))
 
 

@@ -4,8 +4,11 @@ One process and many give the same bytes: a shard is made whole by whoever claim
 image's number. Killed at any time, its shards are made by the other processes, or by the next that is started.
 """
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,6 +32,8 @@ from carp_eval.features.views import PLAIN, Views, seen
 from carp_eval.models.model import Model
 
 SHARD_ROWS = 4096
+# Shards of a finished bank that are read at one time: a core hashes more slowly than most disks read.
+HASHED_AT_ONCE = min(8, os.cpu_count() or 1)
 
 
 def extract(
@@ -175,7 +180,9 @@ def _damage(path: Path, fingerprint: Fingerprint) -> list[ShardRecord] | None:
             raise
         return None
     bank.check_fits(fingerprint)
-    return [shard for shard in bank.record.shards if shards.problem(path, shard) is not None]
+    with ThreadPoolExecutor(max_workers=HASHED_AT_ONCE) as readers:
+        problems = readers.map(partial(shards.problem, path), bank.record.shards)
+        return [shard for shard, found in zip(bank.record.shards, problems, strict=True) if found is not None]
 
 
 def _take_up(

@@ -4,14 +4,10 @@ from typing import Any
 
 import torch
 from torch import nn
-from torchvision.models import resnet18, resnet34, resnet50, resnet101
 
 from carp_eval.cards.checkpoint import Architecture
 from carp_eval.cards.recipe import TrunkCard
 from carp_eval.models.small import SmallTrunk
-from carp_eval.models.wide import WideResNet50
-
-_RESNETS = {"resnet18": resnet18, "resnet34": resnet34, "resnet50": resnet50, "resnet101": resnet101}
 
 
 def build(card: TrunkCard) -> nn.Module:
@@ -22,13 +18,8 @@ def build(card: TrunkCard) -> nn.Module:
     """
     if card.architecture == "small":
         return SmallTrunk(channels=card.channels)
-    name, _, factor = card.architecture.partition("w")
     # Parts are replaced by others of the same interface, which the annotations of torchvision do not foresee.
-    network: Any = (
-        WideResNet50(int(factor), zero_init_residual=card.zero_init_residual)
-        if factor
-        else _RESNETS[name](weights=None, zero_init_residual=card.zero_init_residual)
-    )
+    network: Any = _resnet(card.architecture, zero_init_residual=card.zero_init_residual)
     width = network.conv1.out_channels
     if card.stem == "small":
         network.conv1 = nn.Conv2d(card.channels, width, kernel_size=3, padding=1, bias=False)
@@ -37,7 +28,7 @@ def build(card: TrunkCard) -> nn.Module:
     elif card.channels != 3:
         network.conv1 = nn.Conv2d(card.channels, width, kernel_size=7, stride=2, padding=3, bias=False)
         nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
-    return network if factor else _without_classifier(network)
+    return network
 
 
 def released(architecture: Architecture, *, seed: int = 0) -> nn.Module:
@@ -49,10 +40,9 @@ def released(architecture: Architecture, *, seed: int = 0) -> nn.Module:
         architecture: `resnet50wN` has every channel of a ResNet-50 N times as wide, as SwAV's.
         seed: Of the weights.
     """
-    name, _, factor = architecture.partition("w")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return WideResNet50(int(factor)) if factor else _without_classifier(_RESNETS[name](weights=None))
+        return _resnet(architecture)
 
 
 def unfilled(architecture: Architecture) -> nn.Module:
@@ -72,7 +62,23 @@ def feature_dim(trunk: nn.Module) -> int:
     return width
 
 
-def _without_classifier(network: Any) -> nn.Module:
+def _resnet(architecture: str, *, zero_init_residual: bool = False) -> nn.Module:
+    """Build a ResNet without its classifier; `resnet50wN` is N times as wide."""
+    # Torchvision takes longer to import than all else that an evaluation on ready banks needs beside torch.
+    from torchvision import models
+
+    from carp_eval.models.wide import WideResNet50
+
+    name, _, factor = architecture.partition("w")
+    if factor:
+        return WideResNet50(int(factor), zero_init_residual=zero_init_residual)
+    builders = {
+        "resnet18": models.resnet18,
+        "resnet34": models.resnet34,
+        "resnet50": models.resnet50,
+        "resnet101": models.resnet101,
+    }
+    network: Any = builders[name](weights=None, zero_init_residual=zero_init_residual)
     network.feature_dim = network.fc.in_features
     network.fc = nn.Identity()
     return network

@@ -1,3 +1,6 @@
+import hashlib
+import struct
+
 import datasets
 import numpy as np
 import pytest
@@ -215,3 +218,15 @@ def test_rows_of_a_table_too_large_for_memory_are_trained_on_in_stretches(tmp_pa
     monkeypatch.setattr(hub, "LARGE", 100)
     monkeypatch.setattr(hub, "STRETCH", 4)
     assert opened(tmp_path / "pets").shard_sizes.tolist() == [4, 4, 2]
+
+
+def test_the_manifest_is_that_of_the_content_row_by_row(tmp_path, opened):
+    rows = [encoded(picture(row)) for row in range(4)]
+    rows[2] = None
+    images = [row and {"bytes": row, "path": None} for row in rows]
+    pets(tmp_path / "pets", labels=[0, 1, 1, 0], image=images)
+    told = hashlib.sha256(b"cat\0dog\0\0" + b"".join(b"%08d\0" % row for row in range(4)))
+    told.update(struct.pack("<4q", 0, 1, 1, 0))
+    told.update(struct.pack("<4q", *(-1 if row is None else len(row) for row in rows)))
+    told.update(b"".join(row or b"" for row in rows))
+    assert opened(tmp_path / "pets").manifest_sha256 == told.hexdigest()

@@ -58,3 +58,20 @@ def test_a_large_split_is_read_in_part_and_sizes_still_count(monkeypatch):
     assert read == [0, 11, 22, 33, 44, 55, 66, 77, 88, 99]
     sizes[5] = 21
     assert digest(sizes) != whole
+
+
+def test_content_that_comes_all_at_once_gives_the_same_hash():
+    pieces = iter([b"one", b"two", b"four"])
+
+    def content(row):
+        raise AssertionError(f"row {row} was asked for")
+
+    assert manifest.digest(**SPLIT | {"content": content, "whole": pieces}) == manifest.digest(**SPLIT)
+    assert list(pieces) == []
+
+
+def test_a_large_split_is_not_read_whole(monkeypatch):
+    monkeypatch.setattr(manifest, "WHOLE_UP_TO", 9)
+    pieces = iter([b"one", b"two", b"four"])
+    assert manifest.digest(**SPLIT, whole=pieces) == manifest.digest(**SPLIT)
+    assert len(list(pieces)) == 3

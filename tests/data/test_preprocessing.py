@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.transforms.v2 import InterpolationMode, functional
 
 from carp_eval.cards.protocol import PreprocessingCard
 from carp_eval.data.images import ModelInput
@@ -180,3 +181,22 @@ def test_what_most_protocols_do_is_described_as_it_was():
     assert set(described) == {"resize", "crop", "interpolation", "mean", "std"}
     other = Preprocessing(256, None, "bicubic", MEAN, STD, side="long", squash=20).describe()
     assert (other["side"], other["squash"]) == ("long", 20)
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "lanczos"])
+@pytest.mark.parametrize("size", [(40, 61), (61, 40), (33, 33), (57, 201), (28, 28), (31, 64)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_pixels_are_those_of_the_fields_own_library_to_the_bit(size, interpolation, channels):
+    image = picture(size=size).convert("L" if channels == 1 else "RGB")
+    mode = InterpolationMode(interpolation)
+    for resize, crop in ((32, 28), (45, 28), (28, 27), (33, 20), (None, 25), (47, None), (28, 28)):
+        expected = image
+        if resize is not None:
+            expected = functional.resize(expected, [resize], interpolation=mode, antialias=True)
+        if crop is not None:
+            expected = functional.center_crop(expected, [crop])
+        prepare = Preprocessing(resize, crop, interpolation, MEAN[:channels], STD[:channels])
+        assert torch.equal(prepare.pixels(image), functional.pil_to_tensor(expected))
+    both = Preprocessing(30, None, interpolation, MEAN[:channels], STD[:channels], side="both")
+    expected = functional.resize(image, [30, 30], interpolation=mode, antialias=True)
+    assert torch.equal(both.pixels(image), functional.pil_to_tensor(expected))

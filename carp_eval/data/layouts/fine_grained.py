@@ -4,8 +4,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from torchvision.datasets import Flowers102
-
 from carp_eval.data.layouts.lists import Listing, Lists, fields, first_there, joined, matlab, whole_number
 from carp_eval.data.source import Source
 from carp_eval.errors import DataError
@@ -18,6 +16,9 @@ def read_flowers(name: str, place: Path) -> Source | None:
         return None
 
     def listing(key: str) -> Listing:
+        # A second of import, which only this data set needs.
+        from torchvision.datasets import Flowers102
+
         # Flowers and classes are counted from 1.
         classes = matlab(labels, "labels").astype(int) - 1
         numbers = matlab(splits, key).astype(int)

@@ -8,25 +8,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.io import loadmat
-from scipy.io.matlab import MatReadError
 
 from carp_eval.data.folders import FolderImages
 from carp_eval.data.listed import ListedImages
 from carp_eval.data.source import Source
 from carp_eval.errors import DataError
-
-_BAD_MAT = (
-    OSError,
-    MatReadError,
-    ValueError,
-    TypeError,
-    KeyError,
-    IndexError,
-    NotImplementedError,
-    EOFError,
-    zlib.error,
-)
 
 
 class Listing(NamedTuple):
@@ -165,13 +151,28 @@ def matlab(path: Path, key: str) -> Any:
     Raises:
         DataError: If the file cannot be read, or has no such variable.
     """
+    # Imported here: each evaluation knows this module, few read a Matlab file.
+    from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError
+
+    bad = (
+        OSError,
+        MatReadError,
+        ValueError,
+        TypeError,
+        KeyError,
+        IndexError,
+        NotImplementedError,
+        EOFError,
+        zlib.error,
+    )
     try:
         content = io.BytesIO(path.read_bytes())
     except OSError as error:
         raise _unreadable(path, error) from error
     try:
         return np.atleast_1d(loadmat(content, squeeze_me=True, variable_names=[key])[key])
-    except _BAD_MAT as error:
+    except bad as error:
         raise DataError(
             f"{path} cannot be read as a Matlab file with {key!r} ({error}): it is cut short, or something else; "
             f"get it again"
