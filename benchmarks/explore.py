@@ -66,6 +66,7 @@ def measure(path, way, queries, memory):
         answer = side.searcher.others([number * step], k=K)
         searches.append(answer.milliseconds)
         found.append(answer.near.indices[0].tolist())
+    side.map()
     side.of_image(step, k=K)
     began = time.perf_counter()
     side.of_image(2 * step, k=K)

@@ -64,7 +64,7 @@ def search(
             about, find = searcher(parts.part_of(bank), exact=exact)
             kinds, total = [about.kind], about.rows
             started = time.perf_counter()
-            near = find(rows, k)
+            near = find(rows, k, bars("queries"))
         else:
             addresses = [address.strip() for address in str(servers).split(",")]
             several = asking.Servers(addresses, token=os.environ.get("CARP_TOKEN", ""))

@@ -7,6 +7,9 @@ import typer
 
 from carp_eval.commands import options
 
+# What is being searched when the server is stopped gets so many seconds.
+SECONDS_TO_END = 2
+
 
 def serve(
     path: Annotated[
@@ -33,6 +36,7 @@ def serve(
     import uvicorn
 
     from carp_eval.commands import tables
+    from carp_eval.commands.listening import names
     from carp_eval.errors import UsageError
     from carp_eval.features.bank import Bank
     from carp_eval.features.indexes import parts, serving
@@ -50,12 +54,20 @@ def serve(
             f"cannot listen at {host}:{port} ({error}): choose another --host or --port"
         ) from error
     own_port = listening.getsockname()[1]
+    name = names(host)[0]
+    shown = f"[{name}]" if ":" in name else name
     if not told:
         tables.say(f"CARP_TOKEN={token}")
     tables.say(
-        f"part {own.number}/{own.count} of {path}, {about.rows:,} rows, {about.kind} search: {host}:{own_port}"
+        f"part {own.number}/{own.count} of {path}, {about.rows:,} rows, {about.kind} search: {shown}:{own_port}"
     )
     application = serving.application(about, find, token=token)
-    config = uvicorn.Config(application, log_level="warning", access_log=False, server_header=False)
+    config = uvicorn.Config(
+        application,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=SECONDS_TO_END,
+    )
     with listening:
         uvicorn.Server(config).run(sockets=[listening])

@@ -63,7 +63,9 @@ def explore(
     host: Annotated[
         str,
         typer.Option(
-            "--host", help="Where to listen. Beyond this machine (0.0.0.0), a random token is asked for."
+            "--host",
+            help="Where to listen. Beyond this machine (0.0.0.0), a random token is asked for; the first address that "
+            "is printed is for other machines.",
         ),
     ] = HOST,
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0 takes any that is free.")] = PORT,
@@ -78,6 +80,7 @@ def explore(
     without any other network. Ctrl-C ends it.
     """
     from carp_eval.commands import tables
+    from carp_eval.commands.listening import names
     from carp_eval.errors import UsageError
     from carp_eval.report import plane
     from carp_eval.report.evidence import Shelf
@@ -110,18 +113,21 @@ def explore(
         for each in chosen
     ]
     token = None if guarding.is_loopback(host) else guarding.new_token()
-    address = serving.address(host, listening.getsockname()[1], token)
+    port = listening.getsockname()[1]
+    addresses = [serving.address(name, port, token) for name in names(host)]
     for side in sides:
         told = side.describe()
         tables.say(f"{told['model']}: {told['rows']:,} images, searched {told['search']}")
         for word in filter(None, (told["missing"], told["closed"])):
             tables.warn(word)
-    # By itself on a line, in one piece, so that a terminal makes it a link.
-    tables.say(address)
+    # Each by itself on a line, in one piece, so that a terminal makes it a link.
+    for address in addresses:
+        tables.say(address)
     tables.say("Ctrl-C ends it")
     if show:
-        serving.show(address)
-    serving.serve(Explorer(sides).app(token=token, host=host), listening)
+        serving.show(addresses[-1])
+    explorer = Explorer(sides)
+    serving.serve(explorer.app(token=token, host=host), listening, ending=explorer.stop)
 
 
 def _exhibit(chosen: "Chosen", shelf: "Shelf", dataset: str | None) -> "Exhibit":

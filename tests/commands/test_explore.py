@@ -10,8 +10,11 @@ import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import psutil
 import pytest
 
+from carp_eval.commands import listening
+from carp_eval.commands.listening import names
 from tests.report.explorer import rows
 
 
@@ -27,7 +30,14 @@ def ask(address, path, **headers):
         return response.status, response.read(), response.headers
 
 
+def addresses(family):
+    """Return the machine's addresses, but those that only it knows; its name where it has none."""
+    found = {each.address for own in psutil.net_if_addrs().values() for each in own if each.family == family}
+    return {each for each in found if not each.startswith(("127.", "::1", "fe80"))} or {socket.gethostname()}
+
+
 def test_it_serves_until_it_is_interrupted_and_ends_in_order(tmp_path, bank):
+    others = {name.lower() for name in addresses(socket.AF_INET) | {socket.gethostname()}}
     started = subprocess.Popen(
         [
             *(sys.executable, "-c", "from carp_eval.commands import main; main()"),
@@ -40,12 +50,14 @@ def test_it_serves_until_it_is_interrupted_and_ends_in_order(tmp_path, bank):
         text=True,
     )
     try:
-        told = [started.stdout.readline() for _ in range(3)]
+        told = [started.stdout.readline() for _ in range(4)]
         assert told[0] == "made: 40 images, searched exact, in memory\n"
-        address = told[1].strip()
-        parts = urlsplit(address)
+        elsewhere, parts = (urlsplit(line.strip()) for line in told[1:3])
+        assert elsewhere.hostname in others
+        address = told[2].strip()
         assert parts.hostname == "127.0.0.1"
         assert parts.query.startswith("token=")
+        assert (elsewhere.port, elsewhere.query) == (parts.port, parts.query)
         # Other machines reach it, and need the token.
         assert ask(address, "/")[0] == 401
         status, _, headers = ask(address, f"/?{parts.query}")
@@ -102,7 +114,7 @@ def test_umap_that_is_not_installed_is_said(carp_in, tmp_path, bank, monkeypatch
     [
         ("127.0.0.1", None, "http://127.0.0.1:80/"),
         ("::1", None, "http://[::1]:80/"),
-        ("0.0.0.0", "t", "http://127.0.0.1:80/?token=t"),
+        ("192.0.2.7", "t", "http://192.0.2.7:80/?token=t"),
         ("machine.example", "t", "http://machine.example:80/?token=t"),
     ],
 )
@@ -110,6 +122,26 @@ def test_the_address_can_be_opened(host, token, expected):
     from carp_eval.report.explorer import serving
 
     assert serving.address(host, 80, token) == expected
+
+
+def test_every_name_of_the_machine_is_told_by_one_that_others_can_open_and_its_own():
+    assert names("127.0.0.1") == ["127.0.0.1"]
+    assert names("machine.example") == ["machine.example"]
+    for host, family, own in (
+        ("0.0.0.0", socket.AF_INET, "127.0.0.1"),
+        ("", socket.AF_INET, "127.0.0.1"),
+        ("::", socket.AF_INET6, "::1"),
+    ):
+        other, mine = names(host)
+        assert mine == own
+        assert other in addresses(family) | {socket.gethostname()}
+
+
+def test_a_machine_in_no_network_is_told_by_its_name(monkeypatch):
+    # No address is of this family.
+    monkeypatch.setitem(listening._EVERYWHERE, "0.0.0.0", ("127.0.0.1", socket.AF_INET, "::1"))
+    monkeypatch.setattr(socket, "gethostname", lambda: "made-up")
+    assert names("0.0.0.0") == ["made-up", "127.0.0.1"]
 
 
 def test_the_browser_is_not_waited_for():

@@ -1,12 +1,15 @@
 """One search over several machines, each of which serves a part of the bank."""
 
 import re
-from collections.abc import Sequence
+import threading
+from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import numpy as np
 import requests
 import torch
+import urllib3
 from jaxtyping import Float32
 from pydantic import ValidationError
 from torch import Tensor
@@ -15,19 +18,25 @@ from carp_eval.errors import BankError, UsageError
 from carp_eval.features.bank import Fingerprint
 from carp_eval.features.extraction import Progress
 from carp_eval.features.indexes.serving import (
+    ANSWERED,
     MOST_ANSWERS,
     MOST_QUERY_BYTES,
     QUERY_TYPE,
+    REFUSED,
     ROW_TYPE,
+    SIGN_TYPE,
     SIMILARITY_TYPE,
     About,
 )
 from carp_eval.features.neighbours import Neighbours, joined
 
 SECONDS_TO_CONNECT = 10
-# Between two parts of an answer. To say what it serves takes a server no work; a search may take minutes.
+# Between two parts of an answer. A search may take hours; a server that is at it gives a sign every few seconds.
 SECONDS_TO_TELL = 30.0
-SECONDS_TO_ANSWER = 600.0
+SECONDS_WITHOUT_A_SIGN = 120.0
+# Of what a server says where it refuses.
+MOST_WORDS = 1000
+MOST_ABOUT = 2**20
 
 
 class Servers:
@@ -105,57 +114,116 @@ class Servers:
         merged: list[Neighbours] = []
         with ThreadPoolExecutor(len(self.abouts)) as pool:
             for start in range(0, len(queries), step):
-                body = queries[start : start + step].numpy().astype(QUERY_TYPE).tobytes()
-                asked = len(queries[start : start + step])
-                tasks = [pool.submit(self._ask, number, body, asked, k) for number in range(len(self.abouts))]
+                part = queries[start : start + step]
+                slowest = _Slowest(len(self.abouts), progress, before=start, of=len(queries))
+                tasks = [
+                    pool.submit(self._ask, number, part, k, slowest) for number in range(len(self.abouts))
+                ]
                 merged.append(merge([task.result() for task in tasks], k=k))
-                if progress is not None:
-                    progress(start + asked, len(queries))
         return joined(merged, k=k)
 
-    def _ask(self, number: int, body: bytes, queries: int, k: int) -> Neighbours:
+    def _ask(
+        self, number: int, queries: Float32[Tensor, "query dim"], k: int, slowest: "_Slowest"
+    ) -> Neighbours:
         about, address = self.abouts[number], self._addresses[number]
         wanted = min(k, about.rows)
-        content = self._request("POST", address, f"search?k={wanted}", body, SECONDS_TO_ANSWER)
-        size = queries * wanted
-        if len(content) != size * (SIMILARITY_TYPE.itemsize + ROW_TYPE.itemsize):
+        body = queries.numpy().astype(QUERY_TYPE).tobytes()
+        with self._asked("POST", address, f"search?k={wanted}", body, SECONDS_WITHOUT_A_SIGN) as answer:
+            while (said := _sign(answer, address)) >= 0:
+                slowest.tell(number, min(said, len(queries)))
+            # One byte more than there should be is told from none.
+            size = len(queries) * wanted
+            expected = size * (SIMILARITY_TYPE.itemsize + ROW_TYPE.itemsize)
+            content = answer.raw.read((expected if said == ANSWERED else MOST_WORDS) + 1)
+        if said == REFUSED:
+            raise BankError(f"{address} cannot search: {_words(content)}")
+        if said != ANSWERED or len(content) != expected:
             raise BankError(f"{address} answered {len(content)} bytes, which are not {size} neighbours")
+        slowest.tell(number, len(queries))
         similarities = np.frombuffer(content, SIMILARITY_TYPE, size).astype(np.float64)
         rows = np.frombuffer(content, ROW_TYPE, size, size * SIMILARITY_TYPE.itemsize).astype(np.int64)
         inside = (rows >= about.first) & (rows < about.first + about.rows)
         if not (np.isfinite(similarities) & inside).all():
             raise BankError(f"{address} answered with rows that it does not serve, or no numbers")
-        shape = (queries, wanted)
+        shape = (len(queries), wanted)
         return Neighbours(
             torch.from_numpy(similarities.reshape(shape)), torch.from_numpy(rows.reshape(shape))
         )
 
     def _about(self, address: str) -> About:
+        with self._asked("GET", address, "about", b"", SECONDS_TO_TELL) as answer:
+            content = answer.raw.read(MOST_ABOUT)
         try:
-            return About.model_validate_json(self._request("GET", address, "about", b"", SECONDS_TO_TELL))
+            return About.model_validate_json(content)
         except ValidationError as error:
             raise BankError(f"{address} is no server of a bank of this release") from error
 
-    def _request(self, method: str, address: str, path: str, body: bytes, patience: float) -> bytes:
+    @contextmanager
+    def _asked(
+        self, method: str, address: str, path: str, body: bytes, patience: float
+    ) -> Generator[requests.Response]:
+        """Ask a server, and read its answer within the block."""
+        begun = False
         try:
-            answer = self._session.request(
+            with self._session.request(
                 method,
                 f"http://{address}/{path}",
                 data=body,
                 timeout=(SECONDS_TO_CONNECT, patience),
                 allow_redirects=False,
-            )
-        except requests.ReadTimeout as error:
+                stream=True,
+            ) as answer:
+                begun = True
+                if answer.status_code == 401:
+                    raise BankError(
+                        f"{address} refuses the token: set CARP_TOKEN to the one it was started with"
+                    )
+                if answer.status_code != 200:
+                    words = _words(answer.raw.read(MOST_WORDS))
+                    raise BankError(f"{address} refuses ({answer.status_code}): {words}")
+                yield answer
+        except (requests.ReadTimeout, urllib3.exceptions.ReadTimeoutError) as error:
             raise BankError(
-                f"{address} has not answered within {patience:g} seconds: is it a `carp bank serve`, and not too busy?"
+                f"{address} has not answered within {patience:g} seconds: is it a `carp bank serve`, and does its "
+                "machine still run?"
             ) from error
-        except (requests.RequestException, ValueError) as error:
+        except (requests.RequestException, urllib3.exceptions.HTTPError, ValueError) as error:
+            if begun:
+                raise BankError(
+                    f"{address} broke off in the middle of its answer: start `carp bank serve` there again, and then "
+                    "this search"
+                ) from error
             raise BankError(f"{address} cannot be reached: is `carp bank serve` running there?") from error
-        if answer.status_code == 401:
-            raise BankError(f"{address} refuses the token: set CARP_TOKEN to the one it was started with")
-        if answer.status_code != 200:
-            raise BankError(f"{address} refuses ({answer.status_code}): {answer.text[:200]}")
-        return answer.content
+
+
+class _Slowest:
+    """Tells how many queries every server has answered."""
+
+    def __init__(self, servers: int, progress: Progress | None, *, before: int, of: int) -> None:
+        self._done, self._told, self._before, self._of = [0] * servers, 0, before, of
+        self._progress = progress
+        self._turn = threading.Lock()
+
+    def tell(self, number: int, done: int) -> None:
+        """Take note of how many queries one server has answered."""
+        with self._turn:
+            self._done[number] = done
+            if self._progress is not None and min(self._done) > self._told:
+                self._told = min(self._done)
+                self._progress(self._before + self._told, self._of)
+
+
+def _sign(answer: requests.Response, address: str) -> int:
+    content = answer.raw.read(SIGN_TYPE.itemsize)
+    if len(content) != SIGN_TYPE.itemsize:
+        raise BankError(
+            f"{address} ended its answer too early, after {len(content)} bytes: is it of this release?"
+        )
+    return int(np.frombuffer(content, SIGN_TYPE)[0])
+
+
+def _words(content: bytes) -> str:
+    return content[:MOST_WORDS].decode("utf-8", "replace")
 
 
 def merge(parts: Sequence[Neighbours], *, k: int) -> Neighbours:

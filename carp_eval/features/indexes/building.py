@@ -2,9 +2,10 @@
 
 All happens in a folder beside the finished index, `.index-ivf.making`, which takes its name once all is there. What is
 in it by then: `plan.json`, how it is made; `trained.faiss`; a file for each part of the rows that was added;
-`built.json`, once they are merged.
+`saved.json`, their hashes; `built.json`, once they are merged.
 """
 
+import hashlib
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -20,13 +21,14 @@ from carp_eval.features.bank import Bank
 from carp_eval.features.extraction import Progress
 from carp_eval.features.indexes import tuning
 from carp_eval.features.indexes.choice import Design
+from carp_eval.features.indexes.footprint import BLOCK_ROWS
 from carp_eval.features.indexes.mapped import MappedRows
 from carp_eval.features.indexes.record import ENGINE, LISTS, Built, FileRecord, content_sha256
+from carp_eval.features.indexes.saved import SAVED, Saved, write
 
 PLAN = "plan.json"
 BUILT = "built.json"
 TRAINED = "trained.faiss"
-BLOCK_ROWS = 8192
 PART_BYTES = 2**28
 
 
@@ -75,7 +77,14 @@ def begin(folder: Path, bank: Bank, design: Design, *, memory: int) -> tuple[Pla
     return plan, False
 
 
-def build(folder: Path, bank: Bank, plan: Plan, *, bar: Callable[[str], Progress | None]) -> Built:
+def build(
+    folder: Path,
+    bank: Bank,
+    plan: Plan,
+    *,
+    bar: Callable[[str], Progress | None],
+    say: Callable[[str], None] = lambda _: None,
+) -> Built:
     """Train the index and fill it, or go on where that was left.
 
     Args:
@@ -83,34 +92,50 @@ def build(folder: Path, bank: Bank, plan: Plan, *, bar: Callable[[str], Progress
         bank: The rows.
         plan: How.
         bar: Gives a bar for work of a name.
+        say: Is told of files that are damaged, and are made again.
 
     Raises:
         BankError: If a row is not finite or a shard not readable.
         StorageError: If the disk is full, read-only or closed to us.
     """
-    try:
-        return Built.model_validate_json((folder / BUILT).read_bytes())
-    except (FileNotFoundError, ValidationError):
-        pass
-    rows = MappedRows(bank)
-    trained = folder / TRAINED
-    if not trained.exists():
-        _write(_trained(rows, plan.design), trained)
+    built = _merged(folder, say)
+    if built is not None:
+        return built
+    rows, saved = MappedRows(bank), Saved(folder, say=say)
+    if not saved.has(TRAINED):
+        before = saved.files.get(TRAINED)
+        saved.write(_trained(rows, plan.design), TRAINED)
+        if before not in (None, saved.files[TRAINED]):
+            # Codes of other centres mean other rows.
+            saved.forget(but=TRAINED)
     if plan.design.lists:
-        sizes = _merge(folder, _parts(folder, rows, plan, bar("rows added")), trained, bar("lists merged"))
-        built = Built(list_sizes=sizes, files=_records(folder, ENGINE, LISTS))
+        parts = _parts(saved, rows, plan, bar("rows added"))
+        sizes, lists = _merge(folder, parts, bar("lists merged"))
+        engine = write(_read(folder / TRAINED), folder / ENGINE)
+        built = Built(list_sizes=sizes, files={ENGINE: engine, LISTS: lists})
     else:
-        index = _read(trained)
+        index = _read(folder / TRAINED)
         _add(index, rows, 0, len(rows), bar("rows added"))
-        _write(index, folder / ENGINE)
-        built = Built(list_sizes=(), files=_records(folder, ENGINE))
+        built = Built(list_sizes=(), files={ENGINE: write(index, folder / ENGINE)})
     files.write_text(folder / BUILT, built.model_dump_json())
     return built
 
 
+def _merged(folder: Path, say: Callable[[str], None]) -> Built | None:
+    """Return what an earlier run has finished but for its name; None where there is nothing, or it is damaged."""
+    try:
+        built = Built.model_validate_json((folder / BUILT).read_bytes())
+    except (FileNotFoundError, ValidationError):
+        return None
+    problems = [file.problem(folder / name, whole=True) for name, file in built.files.items()]
+    for problem in filter(None, problems):
+        say(f"{problem}; it is made again")
+    return None if any(problems) else built
+
+
 def drop_parts(folder: Path) -> None:
     """Take away what is merged; a build that is stopped after that still goes on."""
-    _drop(folder / TRAINED, *folder.glob("part-*.faiss"))
+    _drop(folder / SAVED, folder / TRAINED, *folder.glob("part-*.faiss"))
 
 
 def drop_plan(folder: Path) -> None:
@@ -135,19 +160,19 @@ def _trained(rows: MappedRows, design: Design) -> Any:
     return index
 
 
-def _parts(folder: Path, rows: MappedRows, plan: Plan, progress: Progress | None) -> list[Path]:
+def _parts(saved: Saved, rows: MappedRows, plan: Plan, progress: Progress | None) -> list[Path]:
     """Write an index of each part of the rows that is not there yet."""
     paths: list[Path] = []
     for number, start in enumerate(range(0, len(rows), plan.part_rows)):
         stop = min(start + plan.part_rows, len(rows))
-        path = folder / f"part-{number:05d}.faiss"
-        if not path.exists():
-            index = _read(folder / TRAINED)
+        name = f"part-{number:05d}.faiss"
+        if not saved.has(name):
+            index = _read(saved.folder / TRAINED)
             _add(index, rows, start, stop, progress)
-            _write(index, path)
+            saved.write(index, name)
         elif progress is not None:
             progress(stop, len(rows))
-        paths.append(path)
+        paths.append(saved.folder / name)
     return paths
 
 
@@ -162,43 +187,36 @@ def _add(index: Any, rows: MappedRows, start: int, stop: int, progress: Progress
             progress(first + len(block), len(rows))
 
 
-def _merge(folder: Path, parts: list[Path], trained: Path, progress: Progress | None) -> tuple[int, ...]:
+def _merge(folder: Path, parts: list[Path], progress: Progress | None) -> tuple[tuple[int, ...], FileRecord]:
     """Write all parts' lists to one file, list after list: its codes, then its row numbers.
 
     FAISS merges into a mapped file, where a full disk ends the process; written in order it is an error like others.
 
     Returns:
-        The lists' sizes.
+        The lists' sizes, and what was written.
     """
     opened: list[Any] = [faiss.read_index(str(path), faiss.IO_FLAG_MMAP) for path in parts]
     sources: list[Any] = [faiss.extract_index_ivf(part).invlists for part in opened]
     sizes: list[int] = []
+    digest, written = hashlib.sha256(), 0
     with files.replacing(folder / LISTS) as beside, beside.open("wb") as file:
         for number in range(sources[0].nlist):
             filled = [(lists, lists.list_size(number)) for lists in sources if lists.list_size(number)]
             sizes.append(sum(size for _, size in filled))
-            for lists, size in filled:
-                file.write(_bytes(lists.get_codes(number), size * lists.code_size))
-            for lists, size in filled:
-                file.write(_bytes(lists.get_ids(number), size))
+            for content in (
+                *(_bytes(lists.get_codes(number), size * lists.code_size) for lists, size in filled),
+                *(_bytes(lists.get_ids(number), size) for lists, size in filled),
+            ):
+                digest.update(content)
+                written += file.write(content)
             if progress is not None:
                 progress(number + 1, sources[0].nlist)
-    _write(_read(trained), folder / ENGINE)
-    return tuple(sizes)
+    return tuple(sizes), FileRecord(size=written, sha256=digest.hexdigest())
 
 
 def _bytes(pointer: Any, count: int) -> bytes:
     return faiss.rev_swig_ptr(pointer, count).tobytes()
 
 
-def _records(folder: Path, *names: str) -> dict[str, FileRecord]:
-    return {name: FileRecord.of(folder / name) for name in names}
-
-
 def _read(path: Path) -> Any:
     return faiss.read_index(str(path))
-
-
-def _write(index: Any, path: Path) -> None:
-    with files.replacing(path) as beside:
-        beside.write_bytes(faiss.serialize_index(index).data)

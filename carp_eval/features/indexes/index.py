@@ -17,7 +17,7 @@ from carp_eval import files
 from carp_eval.errors import BankError, UsageError
 from carp_eval.features.bank import Bank
 from carp_eval.features.extraction import Progress
-from carp_eval.features.indexes import building, choice, reranking, tuning
+from carp_eval.features.indexes import building, choice, footprint, reranking, tuning
 from carp_eval.features.indexes import record as records
 from carp_eval.features.indexes.choice import Kind
 from carp_eval.features.indexes.engine import Engine
@@ -174,7 +174,7 @@ def build(
             of the bank, each without itself; where those have nearer relatives than new images, it is less on new ones.
         label: Behind the index's name, where several of a kind belong to one folder.
         bar: Gives a bar for work of a name.
-        say: Is told whether a build goes on or begins anew.
+        say: Is told whether a build goes on, and of its files that are damaged.
 
     Raises:
         UsageError: If the recall is no share below 1, or there are too few rows or bytes for what was asked.
@@ -188,6 +188,7 @@ def build(
             # Its own rows: each would find itself.
             queries = None
     memory = default_budget() if memory is None else memory
+    _check_memory(bank, kind, nlist=nlist, k=k, memory=memory)
     design = choice.design(kind, len(bank), bank.dim, nlist=nlist, memory=memory, seed=seed)
     place = bank.path / f"index-{design.kind}{label}"
     making = place.with_name(f".{place.name}.making")
@@ -211,7 +212,7 @@ def build(
             ),
         )
         if design.kind != "flat":
-            built = building.build(making, bank, plan, bar=bar)
+            built = building.build(making, bank, plan, bar=bar, say=say)
             tuned = _tuned(making, built, bank, queries, plan, k=k, recall=recall, memory=memory, bar=bar)
         record = IndexRecord(
             bank=bank.fingerprint.sha256,
@@ -237,6 +238,36 @@ def build(
         _take_place(making, place)
         building.drop_plan(place)
     return Index(bank, place, record, _engine(place, built, design.kind))
+
+
+def _check_memory(
+    bank: Bank, kind: Kind | Literal["auto"], *, nlist: int | None, k: int, memory: int
+) -> None:
+    """Make sure, before any work, that the memory is enough for all of it.
+
+    Raises:
+        UsageError: If it is not; the message says what is.
+    """
+    rows, dim = len(bank), bank.dim
+    chosen = choice.kind_for(rows, dim, memory=memory) if kind == "auto" else kind
+    queries = 1 if chosen == "flat" else min(tuning.QUERIES, rows)
+    width = dim if chosen == "ivf" else min(dim, choice.WIDEST_CODE)
+    least = footprint.least_to_ask(
+        bank,
+        k=min(k + 1, rows),
+        queries=queries,
+        named=tuning.deepest(rows, k) + 1,
+        beside=rows * footprint.graph_row(width) if chosen == "hnsw" else 0,
+        kind=chosen,
+    )
+    if chosen != "flat":
+        least = max(
+            least,
+            choice.least_to_train(chosen, rows, dim, nlist=nlist),
+            footprint.least_to_fill(chosen, rows, dim, width),
+        )
+    if memory < least:
+        raise UsageError(choice.too_little(chosen, rows, dim, memory=memory, least=least))
 
 
 def _tuned(
@@ -269,7 +300,7 @@ def _tuned(
         recall=recall,
         of=of,
         seed=plan.design.seed,
-        memory=memory,
+        memory=memory - footprint.ready(plan.design, len(bank), bank.dim),
         progress=bar("settings tried"),
     )
 

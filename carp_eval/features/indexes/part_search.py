@@ -3,6 +3,7 @@
 from jaxtyping import Float32
 from torch import Tensor
 
+from carp_eval.features.extraction import Progress
 from carp_eval.features.indexes import record as records
 from carp_eval.features.indexes import reranking
 from carp_eval.features.indexes.index import Index
@@ -26,10 +27,11 @@ def searcher(part: Part, *, exact: bool) -> tuple[About, Find]:
     rows = MappedRows(part.bank)
     index = Index.open(part.bank) if not exact and records.found(part.bank) else None
 
-    def find(queries: Float32[Tensor, "query dim"], k: int) -> Neighbours:
+    def find(queries: Float32[Tensor, "query dim"], k: int, progress: Progress | None) -> Neighbours:
         if index is not None:
-            return index.search(queries, k=k)
-        return reranking.exhaustive(part.bank, rows, unit_rows([queries]), k=k, keep=True)
+            return index.search(queries, k=k, progress=progress)
+        asked = unit_rows([queries])
+        return reranking.exhaustive(part.bank, rows, asked, k=k, keep=True, progress=progress)
 
     about = About(
         fingerprint=part.bank.fingerprint,

@@ -32,11 +32,6 @@ class FileRecord(Frozen):
     size: int
     sha256: str
 
-    @classmethod
-    def of(cls, path: Path) -> "FileRecord":
-        """Take down a file."""
-        return cls(size=path.stat().st_size, sha256=files.sha256(path))
-
     def problem(self, path: Path, *, whole: bool) -> str | None:
         """Say what is wrong with a file; None if nothing is.
 

@@ -56,6 +56,11 @@ def check(rows: int, *, k: int, recall: float) -> None:
         )
 
 
+def deepest(rows: int, k: int) -> int:
+    """Return how many candidates of a query are tried at most."""
+    return min(max(MOST_CANDIDATES, k), DEPTHS[-1] * k, rows - 1)
+
+
 def draw(rows: int, design: Design) -> tuple[Int64[Tensor, " training"], Int64[Tensor, " query"]]:
     """Draw the rows to train on and those to ask for, ascending; no row is both, as far as there are enough."""
     order = torch.randperm(rows, generator=torch.Generator().manual_seed(design.seed))
@@ -104,8 +109,8 @@ def tune(
     wanted = (exact if own is None else without_self(exact, own)).indices.numpy()
     # No row has this number: nothing is left out.
     skipped = np.full(len(queries), -2) if own is None else own.numpy()
-    deepest = min(max(MOST_CANDIDATES, k), DEPTHS[-1] * k, len(bank) - 1)
-    depths = sorted({min(depth * k, deepest) for depth in DEPTHS})
+    most = deepest(len(bank), k)
+    depths = sorted({min(depth * k, most) for depth in DEPTHS})
     best = 0.0
     trials = _trials(engine, depths, k)
     for number, (probe, allowed) in enumerate(trials, start=1):

@@ -13,13 +13,17 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
+from torch import Tensor
 
 from carp_eval import results
 from carp_eval.errors import BadImageError, CarpError, UsageError
+from carp_eval.report import plane as planes
 from carp_eval.report import rendering
 from carp_eval.report.explorer import gallery, guarding, receiving
+from carp_eval.report.explorer.apart import Unfolding
 from carp_eval.report.explorer.gallery import Filter, Only
 from carp_eval.report.explorer.side import Side
+from carp_eval.report.plane import Plane
 from carp_eval.report.svg import plain
 from carp_eval.report.writing import SHAPES
 
@@ -42,7 +46,9 @@ class Explorer:
         """
         self._sides = list(sides)
         # Searches and forward passes take all cores each: one at a time. Pictures do not wait for them.
-        self._working, self._drawing = CapacityLimiter(1), CapacityLimiter(1)
+        self._working, self._drawing, self._mapping = (CapacityLimiter(1) for _ in range(3))
+        self._asked = 0
+        self._apart: list[Unfolding] = []
 
     def app(self, *, token: str | None, host: str = "127.0.0.1") -> Starlette:
         """Return what a server runs.
@@ -62,6 +68,7 @@ class Explorer:
                 Route("/api/pictures/{image:int}", self._picture),
                 Route("/api/sides/{side:int}/map", self._map),
                 Route("/api/sides/{side:int}/votes", self._votes),
+                Route("/api/sides/{side:int}/places/{ticket:int}", self._place),
                 Route("/api/sides/{side:int}/images/{image:int}", self._near_image),
                 Route("/api/sides/{side:int}/picture", self._near_picture, methods=["POST"]),
             ],
@@ -70,6 +77,11 @@ class Explorer:
             lifespan=self._voting,
         )
 
+    def stop(self) -> None:
+        """End what takes long: who asked for it is told so, and the server can end."""
+        for apart in self._apart:
+            apart.stop()
+
     @asynccontextmanager
     async def _voting(self, app: Starlette) -> AsyncGenerator[None]:  # noqa: ARG002 - as Starlette calls it
         """Count the votes while the server runs, between what it is asked."""
@@ -77,7 +89,7 @@ class Explorer:
         async def count() -> None:
             for side in self._sides:
                 try:
-                    for step in side.votes.steps():
+                    for step in side.votes.steps(lambda: self._asked > 0):
                         await anyio.to_thread.run_sync(step, limiter=self._working, abandon_on_cancel=True)
                 except CarpError as error:
                     # A damaged bank has pictures still, and the other model its votes.
@@ -144,7 +156,29 @@ class Explorer:
 
     async def _map(self, request: Request) -> Response:
         side = self._side(request)
-        return JSONResponse(await self._worked(side.map), headers=_FRESH)
+        chart = side.chart
+        # Beside what is asked, which does not wait for it.
+        async with self._mapping:
+            if not chart.is_drawn:
+                features = await anyio.to_thread.run_sync(chart.features)
+                chart.keep(await self._unfolded(features) if chart.umap else await _drawn(features))
+        return JSONResponse(await self._drawn(side.map), headers=_FRESH)
+
+    async def _unfolded(self, features: Tensor) -> Plane:
+        apart = Unfolding()
+        apart.start()
+        self._apart.append(apart)
+        try:
+            return await anyio.to_thread.run_sync(apart.draw, features, abandon_on_cancel=True)
+        finally:
+            self._apart.remove(apart)
+            apart.stop()
+
+    async def _place(self, request: Request) -> Response:
+        side, ticket = self._side(request), request.path_params["ticket"]
+        if not side.chart.is_drawn:
+            raise HTTPException(409, "the map is not drawn yet")
+        return JSONResponse(await self._drawn(lambda: side.place(ticket)), headers=_FRESH)
 
     async def _votes(self, request: Request) -> Response:
         return JSONResponse(self._side(request).judged(), headers=_FRESH)
@@ -166,10 +200,18 @@ class Explorer:
         return self._sides[number]
 
     async def _worked(self, work: Callable[[], T]) -> T:
-        return await anyio.to_thread.run_sync(work, limiter=self._working)
+        self._asked += 1
+        try:
+            return await anyio.to_thread.run_sync(work, limiter=self._working)
+        finally:
+            self._asked -= 1
 
     async def _drawn(self, work: Callable[[], T]) -> T:
         return await anyio.to_thread.run_sync(work, limiter=self._drawing)
+
+
+async def _drawn(features: Tensor) -> Plane:
+    return await anyio.to_thread.run_sync(lambda: planes.draw(features, umap=False))
 
 
 async def _body(request: Request) -> bytes:

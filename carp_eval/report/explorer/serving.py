@@ -5,6 +5,7 @@ import threading
 import webbrowser
 from collections.abc import Callable
 from contextlib import suppress
+from types import FrameType
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -36,15 +37,35 @@ def listen(host: str, port: int) -> socket.socket:
         ) from error
 
 
-def address(host: str, port: int, token: str | None) -> str:
-    """Return what to open in a browser."""
-    # Every address of the machine: it is called by the one that always is.
-    name = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
-    return f"http://{name}:{port}/" + ("" if token is None else f"?{guarding.PARAMETER}={token}")
+def address(name: str, port: int, token: str | None) -> str:
+    """Return what to open in a browser.
+
+    Args:
+        name: The machine's, or its address.
+        port: The port.
+        token: What is asked for; None where only this machine is served.
+    """
+    host = f"[{name}]" if ":" in name else name
+    return f"http://{host}:{port}/" + ("" if token is None else f"?{guarding.PARAMETER}={token}")
 
 
-def server(app: ASGIApp) -> uvicorn.Server:
-    """Return what serves, and says nothing while it does."""
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, *, ending: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._ending = ending
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._ending()
+        super().handle_exit(sig, frame)
+
+
+def server(app: ASGIApp, *, ending: Callable[[], None] = lambda: None) -> uvicorn.Server:
+    """Return what serves, and says nothing while it does.
+
+    Args:
+        app: What answers.
+        ending: Called once the server is to end.
+    """
     config = uvicorn.Config(
         app,
         log_level="error",
@@ -54,13 +75,19 @@ def server(app: ASGIApp) -> uvicorn.Server:
         proxy_headers=False,
         timeout_graceful_shutdown=GRACE,
     )
-    return uvicorn.Server(config)
+    return _Server(config, ending=ending)
 
 
-def serve(app: ASGIApp, listening: socket.socket) -> None:
-    """Serve until Ctrl-C, which the server ends by in order, and then hands on."""
+def serve(app: ASGIApp, listening: socket.socket, *, ending: Callable[[], None]) -> None:
+    """Serve until Ctrl-C, which the server ends by in order, and then hands on.
+
+    Args:
+        app: What answers.
+        listening: Takes connections.
+        ending: Called at Ctrl-C: ends what takes long.
+    """
     with suppress(KeyboardInterrupt), listening:
-        server(app).run(sockets=[listening])
+        server(app, ending=ending).run(sockets=[listening])
 
 
 def show(address: str, opening: Callable[[str], bool] = webbrowser.open) -> None:

@@ -1,32 +1,29 @@
 """One of the models that are looked at: all that the page asks of it, in plain values."""
 
-from functools import cached_property
+import itertools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from jaxtyping import Float32
 from PIL import Image
-from torch import Tensor
 
-from carp_eval.errors import BankError, CarpError
-from carp_eval.features.neighbours import Neighbours
-from carp_eval.features.rows import unit_rows
+from carp_eval.errors import BankError, CarpError, UsageError
 from carp_eval.report import plane as planes
 from carp_eval.report.explorer import votes
+from carp_eval.report.explorer.chart import Chart
 from carp_eval.report.explorer.choosing import Chosen
 from carp_eval.report.explorer.embedding import embedder_of
 from carp_eval.report.explorer.exhibit import Exhibit
 from carp_eval.report.explorer.nearest_prototype import prototypes_of
 from carp_eval.report.explorer.searching import Answer, Searcher
 from carp_eval.report.explorer.votes import Votes
-from carp_eval.report.parts.neighbours import rows_of, spread
-from carp_eval.report.plane import Plane
 from carp_eval.report.svg import plain
 
 # Points of a map.
 POINTS = 20_000
+# Answers that wait for the map, of which the page shows one.
+MOST_WAITING = 32
 
 
 class Side:
@@ -36,6 +33,7 @@ class Side:
         exhibit: The bank and its images.
         searcher: What searches it.
         votes: What its images' neighbours take them for.
+        chart: Its map.
     """
 
     def __init__(
@@ -69,7 +67,9 @@ class Side:
         self.exhibit = exhibit
         self.searcher = Searcher(bank, memory=memory, approximate=approximate)
         self.votes = Votes(exhibit, self.searcher, most=points)
-        self._umap, self._points = umap, points
+        self.chart = Chart(exhibit, umap=umap, points=points)
+        self._waiting: dict[int, Callable[[], dict[str, Any] | None]] = {}
+        self._tickets = itertools.count(1)
         self._embed, self._closed = (
             (None, chosen.closed) if model is None else embedder_of(bank, model, device=device)
         )
@@ -110,7 +110,7 @@ class Side:
         label = int(exhibit.labels[row])
         told = self._told(answer, label=label, k=k)
         told["query"] = {**self._image(row), "class": exhibit.name_of(label)}
-        told["place"] = self._place_of(row, answer.near)
+        self._place(told, lambda: self.chart.place_of(row, answer.near))
         told["prototype"] = self._prototype(None, number)
         return told
 
@@ -131,25 +131,44 @@ class Side:
         answer = self.searcher.near(features, k=max(k, votes.K))
         told = self._told(answer, label=votes.UNKNOWN, k=k)
         told["query"] = None
-        told["place"] = self._place_near(features, answer.near)
+        self._place(told, lambda: self.chart.place_near(features, answer.near))
         told["prototype"] = self._prototype(image, None)
         return told
 
     def map(self) -> dict[str, Any]:
-        """Return the map's points: places, classes, images, keys."""
-        exhibit, rows = self.exhibit, self._rows
-        count = len(exhibit.bank)
-        of_all = f"{len(rows):,} of {count:,} images" if len(rows) < count else f"{count:,} images"
-        if self._plane is None:
-            return {"x": [], "y": [], "label": [], "image": [], "key": [], "how": "there are too few images"}
-        return {
-            "x": self._plane.cells[:, 0].tolist(),
-            "y": self._plane.cells[:, 1].tolist(),
-            "label": exhibit.labels[rows].tolist(),
-            "image": exhibit.numbers[rows].tolist(),
-            "key": [exhibit.key(row) for row in rows],
-            "how": f"{of_all}, {self._plane.how}",
-        }
+        """Return the map's points, once it is drawn: places, classes, images, keys.
+
+        Raises:
+            BankError: If the bank is damaged.
+        """
+        if not self.chart.is_drawn:
+            self.chart.keep(planes.draw(self.chart.features(), umap=self.chart.umap))
+        return self.chart.told()
+
+    def place(self, ticket: int) -> dict[str, Any] | None:
+        """Return the place on the map of what was asked before it was drawn.
+
+        Args:
+            ticket: What stood for the place in that answer.
+
+        Raises:
+            UsageError: If there is no such answer any more.
+        """
+        find = self._waiting.pop(ticket, None)
+        if find is None:
+            raise UsageError("this answer waits for no place: ask again")
+        return find()
+
+    def _place(self, told: dict[str, Any], find: Callable[[], dict[str, Any] | None]) -> None:
+        """Put the place on the map into an answer, or what it is asked for by once there is a map."""
+        if self.chart.is_drawn:
+            told.update(place=find(), placing=None)
+            return
+        ticket = next(self._tickets)
+        self._waiting[ticket] = find
+        while len(self._waiting) > MOST_WAITING:
+            del self._waiting[min(self._waiting)]
+        told.update(place=None, placing=ticket)
 
     def judged(self) -> dict[str, Any]:
         """Return the images that their neighbours take for another class, and those they take for their own."""
@@ -212,50 +231,3 @@ class Side:
             return self._prototypes.of(image)
         except CarpError as error:
             return {"missing": plain(str(error).partition("\n")[0])}
-
-    @cached_property
-    def _rows(self) -> list[int]:
-        return spread(np.arange(len(self.exhibit.bank)), self._points)
-
-    @cached_property
-    def _plane(self) -> Plane | None:
-        if len(self._rows) < 3:
-            return None
-        return planes.draw(rows_of(self.exhibit.bank, self._rows), umap=self._umap)
-
-    @cached_property
-    def _point_of(self) -> dict[int, int]:
-        return {row: point for point, row in enumerate(self._rows)}
-
-    def _place_of(self, row: int, near: Neighbours) -> dict[str, Any] | None:
-        if self._plane is None:
-            return None
-        point = self._point_of.get(row)
-        if point is None:
-            return self._place_near(rows_of(self.exhibit.bank, [row]), near)
-        x, y = self._plane.cells[point].tolist()
-        return {"x": x, "y": y, "how": ""}
-
-    def _place_near(self, features: Float32[Tensor, "1 dim"], near: Neighbours) -> dict[str, Any] | None:
-        """Place what the map was not made of: by projection, else in the midst of its neighbours on the map."""
-        if self._plane is None:
-            return None
-        cell = self._plane.place(unit_rows([features]))
-        if cell is not None:
-            x, y = cell[0].tolist()
-            return {"x": x, "y": y, "how": "projected onto the map's axes"}
-        there = [
-            (self._plane.cells[self._point_of[row]].float(), max(0.0, similarity))
-            # As many as vote, however many are shown: its place is then always the same.
-            for row, similarity in zip(
-                near.indices[0, : votes.K].tolist(), near.similarities[0, : votes.K].tolist(), strict=True
-            )
-            if row in self._point_of
-        ]
-        total = sum(weight for _, weight in there)
-        if total <= 0:
-            return None
-        x, y = (
-            sum((cell * weight for cell, weight in there), torch.zeros(2)).div(total).round().int().tolist()
-        )
-        return {"x": x, "y": y, "how": "at the mean of its neighbours, weighted by similarity"}

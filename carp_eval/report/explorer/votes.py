@@ -1,5 +1,6 @@
 """What an image's neighbours take it for, itself left out; and which images they take for another class."""
 
+import time
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -16,7 +17,8 @@ from carp_eval.report.parts.neighbours import spread
 K = 20
 # Products of numbers that all votes together may cost: about a minute of two cores.
 MOST_PRODUCTS = 4_000_000_000_000
-CHUNK = 256
+# Rows whose votes are counted together, at most; as many as take so long. What is asked meanwhile waits for that.
+CHUNK, SECONDS = 256, 0.4
 UNKNOWN = -1
 
 
@@ -37,6 +39,10 @@ def vote(
     best, chosen = shares.max(dim=1)
     none = ~has.any(dim=1)
     return chosen.masked_fill(none, UNKNOWN), best.masked_fill(none, 0.0)
+
+
+class _GaveWayError(Exception):
+    """Something is asked, which goes before."""
 
 
 class Votes:
@@ -66,11 +72,17 @@ class Votes:
         self.predicted: Int64[np.ndarray, " row"] = np.full(len(bank), UNKNOWN)
         self.done = 0
         self.stopped = ""
+        # To read a bank from the disk takes long for a single row, too: that is given up in the middle.
+        self._together = CHUNK if searcher.is_streamed else 16
 
-    def steps(self) -> Iterator[Callable[[], None]]:
-        """Yield pieces of the work, so that queries may come between."""
-        for start in range(0, len(self.rows), CHUNK):
-            yield lambda rows=self.rows[start : start + CHUNK]: self._count(rows)
+    def steps(self, wanted: Callable[[], bool] = lambda: False) -> Iterator[Callable[[], None]]:
+        """Yield pieces of the work, until all is counted.
+
+        Args:
+            wanted: Tells whether something else waits; a piece then ends early, and is yielded once more.
+        """
+        while not self.is_complete:
+            yield lambda: self._count(wanted)
 
     @property
     def is_complete(self) -> bool:
@@ -82,9 +94,27 @@ class Votes:
         """The rows that are taken for another class than their own."""
         return np.flatnonzero((self.predicted >= 0) & (self.predicted != self._exhibit.labels))
 
-    def _count(self, rows: list[int]) -> None:
-        near = self._searcher.others(rows, k=self._k).near
+    def _count(self, wanted: Callable[[], bool]) -> None:
+        def tell(done: int, of: int) -> None:
+            # What is all but finished is finished.
+            if done < of and wanted():
+                raise _GaveWayError
+
+        rows = self.rows[self.done : self.done + self._together]
+        began = time.perf_counter()
+        try:
+            near = self._searcher.others(rows, k=self._k, progress=tell).near
+        except _GaveWayError:
+            return
         labels = torch.from_numpy(self._exhibit.labels)[near.indices]
         chosen, _ = vote(near.similarities, labels, classes=len(self._exhibit.class_names))
         self.predicted[rows] = chosen.numpy()
+        # The first search of a bank reads it into memory: no other is like it.
+        if self.done and not self._searcher.is_streamed:
+            self._together = _fitting(self._together, time.perf_counter() - began)
         self.done += len(rows)
+
+
+def _fitting(count: int, seconds: float) -> int:
+    """Return how many rows take as long as a piece may, at most twice as many as took so long."""
+    return max(1, min(CHUNK, 2 * count, int(count * SECONDS / max(seconds, 1e-6))))

@@ -120,6 +120,20 @@
     place.append(strip);
   };
 
+  // What was answered before the map was drawn has its place on it now.
+  const placed = async (side) => {
+    const answer = answers[side];
+    if (answer === null || answer.placing === null || maps[side] === null) return;
+    const ticket = answer.placing;
+    answer.placing = null;
+    try {
+      answer.place = await ask(`/api/sides/${side}/places/${ticket}`);
+    } catch {
+      return;
+    }
+    if (answers[side] === answer) maps[side].redraw(false);
+  };
+
   const pick = async (wanted) => {
     under.abort();
     under = new AbortController();
@@ -140,6 +154,7 @@
           : await ask(`/api/sides/${side}/images/${asked.image}?${k}`, { signal });
         if (signal.aborted) return;
         answers[side] = told;
+        placed(side);
       } catch (error) {
         if (signal.aborted) return;
         refused.push(letter(side) + error.message);
@@ -312,6 +327,7 @@
       map.redraw(all);
     };
     maps[side].redraw(true);
+    await placed(side);
   };
 
   const wanted = /^#image=(\d+)$/.exec(location.hash);

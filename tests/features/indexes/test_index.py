@@ -333,9 +333,10 @@ def test_what_cannot_be_indexed_is_refused(made):
         ({"k": 3000}, "from 1 to 2999"),
         ({"kind": "ivf", "nlist": 1000}, "from 1 to 76"),
         ({"kind": "hnsw", "nlist": 10}, "ivf and ivf-pq"),
-        ({"kind": "hnsw", "memory": 2**16}, "--memory"),
-        ({"kind": "ivf-pq", "memory": 2**12}, "624 rows"),
-        ({"kind": "ivf", "memory": 127}, "a single row of 16"),
+        ({"kind": "hnsw", "memory": 2**16}, "or more, or choose --kind ivf"),
+        ({"kind": "ivf-pq", "memory": 2**12}, "--memory"),
+        ({"kind": "ivf", "memory": 127}, "--memory"),
+        ({"kind": "flat", "memory": 2**12}, "--memory"),
     ]:
         with pytest.raises(UsageError, match=said):
             indexing.build(made, **options)
@@ -351,3 +352,11 @@ def test_what_cannot_be_indexed_is_refused(made):
 def test_the_newest_index_is_opened(made):
     assert Index.open(made).record.design.kind == "ivf-pq"
     assert Path(Index.open(made).path).name == "index-ivf-pq"
+
+
+def test_what_is_asked_for_was_not_trained_on_as_far_as_there_are_rows():
+    design = choice.Design(kind="ivf", factory="", lists=8, training_rows=2000, code_bytes=8, seed=3)
+    trained, asked = tuning.draw(3000, design)
+    assert (len(trained), len(asked)) == (2000, 1000)
+    assert sorted(torch.cat([trained, asked]).tolist()) == list(range(3000))
+    assert (trained.diff() > 0).all()

@@ -1,8 +1,11 @@
 import os
+import signal
 import socket
 import subprocess
 import sys
 import threading
+import time
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -96,7 +99,7 @@ def test_two_processes_answer_as_one(bank, tmp_path):
             process.wait(10)
             process.stdout.close()
     assert len(servers) == 1100
-    alone = part(bank, 0, 1)[1](queries, 15)
+    alone = part(bank, 0, 1)[1](queries, 15, None)
     assert torch.equal(near.indices, alone.indices)
     assert torch.equal(near.similarities, alone.similarities)
     assert near.indices[0, :3].tolist() == [3, 650, 1000]
@@ -129,7 +132,8 @@ def test_more_queries_than_fit_one_request_are_asked_in_turns(bank, serve, monke
     near = Servers([serve(*part(bank, 0, 1))], token=TOKEN).search(
         queries, k=10, progress=lambda done, of: told.append((done, of))
     )
-    assert told == [(7, 25), (14, 25), (21, 25), (25, 25)]
+    assert [done for done, _ in told] == sorted({done for done, _ in told})
+    assert {(7, 25), (14, 25), (21, 25), (25, 25)} <= set(told)
     assert (near.indices.numpy() == brute_force(bank, queries, 10)[1]).all()
 
 
@@ -170,7 +174,10 @@ def test_what_is_no_search_is_refused(bank, serve, query, body, status):
     )
     assert answer.status_code == status
     if status == 200:
-        assert np.frombuffer(answer.content, "<i8", 2, 16).tolist() == [0, 1]
+        # Signs that it is at work, that here are the neighbours, and these: two similarities, two rows.
+        signs = np.frombuffer(answer.content[:-32], "<i8").tolist()
+        assert signs == [0] * (len(signs) - 1) + [-1]
+        assert np.frombuffer(answer.content[-16:], "<i8").tolist() == [0, 1]
 
 
 def test_servers_must_be_the_parts_of_one_bank(bank, serve, tmp_path):
@@ -194,6 +201,129 @@ def test_servers_must_be_the_parts_of_one_bank(bank, serve, tmp_path):
             servers.search(queries, k=k)
 
 
+def test_a_long_search_is_waited_for_as_long_as_there_are_signs(bank, serve, monkeypatch):
+    monkeypatch.setattr(serving, "SECONDS_BETWEEN_SIGNS", 0.05)
+    monkeypatch.setattr(asking, "SECONDS_WITHOUT_A_SIGN", 0.6)
+    addresses = []
+    for number in range(2):
+        about, quick = part(bank, number, 2)
+
+        def slow(queries, k, progress, quick=quick, number=number):
+            for query in range(len(queries)):
+                time.sleep(0.1 + 0.05 * number)
+                progress(query + 1, len(queries))
+            return quick(queries, k, None)
+
+        addresses.append(serve(about, slow))
+    queries, _ = clustered(12, 12, seed=2)
+    told = []
+    near = Servers(addresses, token=TOKEN).search(
+        queries, k=10, progress=lambda done, of: told.append((done, of))
+    )
+    assert (near.indices.numpy() == brute_force(bank, queries, 10)[1]).all()
+    # By the slower of the two.
+    assert len(told) > 6
+    assert told == sorted(set(told))
+    assert told[-1] == (12, 12)
+
+
+def test_a_server_that_gives_no_sign_is_not_waited_for(bank, serve, monkeypatch):
+    monkeypatch.setattr(serving, "SECONDS_BETWEEN_SIGNS", 60.0)
+    monkeypatch.setattr(asking, "SECONDS_WITHOUT_A_SIGN", 0.2)
+    about, quick = part(bank, 0, 1)
+    go = threading.Event()
+
+    def stuck(queries, k, progress):
+        go.wait(30)
+        return quick(queries, k, None)
+
+    address = serve(about, stuck)
+    with pytest.raises(BankError, match=rf"{address} has not answered within 0\.2 seconds"):
+        Servers([address], token=TOKEN).search(torch.ones(2, 12), k=3)
+    go.set()
+
+
+def test_a_server_that_is_killed_while_it_searches_is_named(bank, tmp_path):
+    program = f"""
+import os, signal, sys, threading, uvicorn
+from pathlib import Path
+from carp_eval.features.bank import Bank
+from carp_eval.features.indexes import part_search, parts, serving
+
+about, _ = part_search.searcher(parts.part_of(Bank.open(Path(sys.argv[1]))), exact=True)
+serving.SECONDS_BETWEEN_SIGNS = 0.05
+
+
+def find(queries, k, progress):
+    threading.Event().wait(0.5)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+app = serving.application(about, find, token={TOKEN!r})
+server = uvicorn.Server(uvicorn.Config(app, port=int(sys.argv[2]), log_level="error"))
+server.run()
+"""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    killed = subprocess.Popen([sys.executable, "-c", program, bank.path, str(port)])
+    try:
+        for _ in range(600):
+            with suppress(BankError):
+                servers = Servers([f"127.0.0.1:{port}"], token=TOKEN)
+                break
+            time.sleep(0.05)
+        with pytest.raises(BankError, match=f"127.0.0.1:{port} broke off in the middle"):
+            servers.search(torch.ones(2, 12), k=3)
+    finally:
+        killed.kill()
+        assert killed.wait(10) == -signal.SIGKILL
+
+
+def test_a_search_that_nobody_waits_for_is_stopped(bank, serve, monkeypatch):
+    monkeypatch.setattr(serving, "SECONDS_BETWEEN_SIGNS", 0.05)
+    about, quick = part(bank, 0, 1)
+    begun, ended = threading.Event(), threading.Event()
+    searches = iter(range(2))
+
+    def endless(queries, k, progress):
+        if next(searches):
+            return quick(queries, k, None)
+        begun.set()
+        try:
+            while True:
+                time.sleep(0.01)
+                progress(0, len(queries))
+        finally:
+            ended.set()
+
+    address = serve(about, endless)
+    with requests.post(
+        f"http://{address}/search?k=2",
+        data=bytes(48),
+        headers={"Authorization": f"Bearer {TOKEN}"},
+        stream=True,
+        timeout=30,
+    ) as answer:
+        assert answer.raw.read(8) == bytes(8)
+        assert begun.wait(20)
+        assert not ended.is_set()
+    assert ended.wait(20)
+    # It has not kept its turn.
+    near = Servers([address], token=TOKEN).search(torch.ones(2, 12), k=3)
+    assert (near.indices.numpy() == brute_force(bank, torch.ones(2, 12), 3)[1]).all()
+
+
+def test_what_a_server_cannot_search_is_said_in_its_words(bank, serve):
+    about, _ = part(bank, 0, 1)
+
+    def damaged(queries, k, progress):
+        raise BankError("a shard is gone")
+
+    address = serve(about, damaged)
+    with pytest.raises(BankError, match=f"{address} cannot search: a shard is gone"):
+        Servers([address], token=TOKEN).search(torch.ones(2, 12), k=3)
+
+
 def test_who_never_answers_is_not_waited_for(monkeypatch):
     monkeypatch.setattr(asking, "SECONDS_TO_TELL", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as mute:
@@ -206,7 +336,7 @@ def test_who_never_answers_is_not_waited_for(monkeypatch):
 def test_answers_that_cannot_be_are_not_believed(bank, serve, trouble):
     about, _ = part(bank, 0, 1)
 
-    def lie(queries, k):
+    def lie(queries, k, progress):
         shape = (len(queries) + (trouble == "length"), k)
         value = float("nan") if trouble == "number" else 0.5
         row = 5000 if trouble == "row" else 1

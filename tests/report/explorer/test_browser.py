@@ -3,12 +3,15 @@ console."""
 
 import io
 import re
+import threading
 from importlib.resources import files
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from carp_eval.report import plane
+from carp_eval.report.explorer import routes
 from carp_eval.report.explorer.choosing import Chosen
 from carp_eval.report.explorer.exhibit import Exhibit
 from carp_eval.report.explorer.side import Side
@@ -176,6 +179,32 @@ def test_the_map_is_filtered_and_a_point_is_picked(page, chosen):
     page.keyboard.press("Enter")
     settled(page)
     assert page.inner_text("#query-key") == words.removeprefix("3: ")
+
+
+def test_what_was_picked_before_the_map_was_drawn_gets_its_place(explore, serve, tmp_path, monkeypatch):
+    go, drawn = threading.Event(), []
+
+    async def slowly(_, features):
+        while not go.is_set():
+            await routes.anyio.sleep(0.01)
+        return plane.draw(features, umap=False)
+
+    monkeypatch.setattr(routes.Explorer, "_unfolded", slowly)
+    bank = rows.make(tmp_path / "bank", labels=[0] * 40, names=("a",))
+    side = Side(Chosen(bank, None), Exhibit(bank, None), umap=True, points=30)
+    left_out = next(row for row in range(40) if row not in side.chart.rows)
+    page = explore(f"{serve([side])}#image={left_out}")
+    words = page.locator("#side-0 .map figcaption")
+    assert words.text_content() == "The map is being drawn."
+    page.on("requestfinished", lambda request: drawn.append(request.url))
+    go.set()
+    until(page, "document.querySelector('#side-0 figcaption').textContent.includes('projected onto')")
+    assert sum("/places/" in url for url in drawn) == 1
+    # What is picked now needs no second question.
+    page.locator("#side-0 .near button").first.click()
+    settled(page)
+    assert sum("/places/" in url for url in drawn) == 1
+    assert "The cross is the image" in words.text_content()
 
 
 def test_one_model_or_both_are_shown(page):

@@ -1,5 +1,6 @@
 """What is asked waits neither for the votes, which are counted meanwhile, nor for the map."""
 
+import signal
 import threading
 import time
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 
 from carp_eval.report import plane
-from carp_eval.report.explorer import routes, votes
+from carp_eval.report.explorer import apart, routes, serving, votes
 from carp_eval.report.explorer.choosing import Chosen
 from carp_eval.report.explorer.exhibit import Exhibit
 from carp_eval.report.explorer.searching import Searcher
@@ -113,12 +114,12 @@ def test_pieces_are_as_long_as_a_pick_may_wait(tmp_path, monkeypatch):
 def test_a_pick_does_not_wait_for_the_map_and_gets_its_place_when_that_is_drawn(serve, bank, monkeypatch):
     go, maps = threading.Event(), []
 
-    async def slowly(features):
+    async def slowly(_, features):
         while not go.is_set():
             await routes.anyio.sleep(0.01)
         return plane.draw(features, umap=False)
 
-    monkeypatch.setattr(routes, "_drawn_by_umap", slowly)
+    monkeypatch.setattr(routes.Explorer, "_unfolded", slowly)
     address = serve([side_of(bank, umap=True)])
     waiting = threading.Thread(target=lambda: maps.append(ask(address, "/api/sides/0/map").told))
     waiting.start()
@@ -161,3 +162,33 @@ def test_umap_has_a_process_of_its_own(serve, tmp_path):
     axis = np.linalg.svd(centred, full_matrices=False)[2][0]
     assert abs(np.corrcoef(told["x"], centred @ axis)[0, 1]) > 0.9999
     assert "principal components" in told["how"]
+
+
+def test_a_map_that_takes_long_does_not_keep_the_server_from_ending(serve, tmp_path, monkeypatch):
+    bank = rows.make(tmp_path / "bank", labels=[0] * 12, names=("a",))
+    explorer = routes.Explorer([side_of(bank, umap=True)])
+    started = threading.Event()
+    start = apart.Unfolding.start
+
+    def begin(self):
+        start(self)
+        started.set()
+
+    monkeypatch.setattr(apart.Unfolding, "start", begin)
+    listening = serving.listen("127.0.0.1", 0)
+    address = f"http://127.0.0.1:{listening.getsockname()[1]}"
+    server = serving.server(explorer.app(token=None), ending=explorer.stop)
+    running = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+    running.start()
+    answers = []
+    asking = threading.Thread(target=lambda: answers.append(ask(address, "/api/sides/0/map")))
+    asking.start()
+    # Its process loads torch for a second or more.
+    assert started.wait(20)
+    began = time.perf_counter()
+    server.handle_exit(signal.SIGTERM, None)
+    asking.join(20)
+    running.join(20)
+    assert time.perf_counter() - began < serving.GRACE
+    assert answers[0].status == 409
+    assert "has ended" in answers[0].told["error"]
