@@ -54,11 +54,14 @@ def fits(bank: Bank, queries: Float32[Tensor, "query dim"], budget: int) -> bool
     return 4 * bank.dim * (len(bank) + len(queries)) <= budget
 
 
-def by_bf16(bank: Bank, queries: Float32[Tensor, "query dim"], *, k: int, device: torch.device) -> bool:
+def by_bf16(
+    bank: Bank, queries: Float32[Tensor, "query dim"], *, k: int, budget: int, device: torch.device
+) -> bool:
     """Tell whether an exact search is sooner done if bf16 chooses what float64 puts in order."""
     return (
         len(bank) >= ROWS_A_CANDIDATE * _fetched(k, "bf16")
         and len(bank) * queries.numel() >= FEW_PRODUCTS
+        and _least(bank, *_sizes(bank, queries, k, "bf16")) <= budget
         and bf16.is_faster(device, bank.dim)
     )
 
@@ -83,22 +86,15 @@ def plan_for(
     Raises:
         UsageError: If that is too little for queries, running neighbours and the smallest slab.
     """
-    fetched = min(_fetched(k, products), len(bank))
-    wide = 4 if products == "float32" else 6
-    # Of each query: its features; what was found so far, twice while more is added; its neighbours at last.
-    together = min(len(queries), QUERIES_AT_ONCE)
-    of_queries = len(queries) * (wide * bank.dim + 12 * fetched + 16 * k) + 60 * fetched * together
-    # Two slabs, one of which may be a third time in bf16; what is converted or settled at once.
-    of_row = (wide + 4) * bank.dim
-    beside = 20 * BLOCK_VALUES
-    rows = (budget - of_queries - beside) // of_row
-    if rows < min(FEWEST_SLAB_ROWS, len(bank)):
-        least = of_queries + beside + min(FEWEST_SLAB_ROWS, len(bank)) * of_row
+    beside, of_row = _sizes(bank, queries, k, products)
+    least = _least(bank, beside, of_row)
+    if budget < least:
         raise UsageError(
             f"{budget / 1e6:,.1f} MB of memory are too little to search for {k} neighbours of {len(queries)} queries "
             f"of {bank.dim} dimensions: give {math.ceil(least / 1e5) / 10:,.1f} MB or more (--memory)"
         )
-    slab_rows = int(min(rows, MOST_SLAB_ROWS, len(bank)))
+    fetched = min(_fetched(k, products), len(bank))
+    slab_rows = min((budget - beside) // of_row, MOST_SLAB_ROWS, len(bank))
     # Slabs are gone by then. The more at once, the less often the bank is read again.
     settled = max(1, slab_rows * of_row // (SETTLED_BYTES * fetched))
     return Plan(fetched, slab_rows, products, settled)
@@ -106,3 +102,18 @@ def plan_for(
 
 def _fetched(k: int, products: Products) -> int:
     return k + MARGIN if products == "float32" else k + BF16_MARGIN + k // 2
+
+
+def _sizes(bank: Bank, queries: Float32[Tensor, "query dim"], k: int, products: Products) -> tuple[int, int]:
+    """Return the bytes that a search takes beside its slabs, and those of a slab's row."""
+    fetched = min(_fetched(k, products), len(bank))
+    wide = 4 if products == "float32" else 6
+    # Of each query: its features; what was found so far, twice while more is added; its neighbours at last.
+    together = min(len(queries), QUERIES_AT_ONCE)
+    of_queries = len(queries) * (wide * bank.dim + 12 * fetched + 16 * k) + 60 * fetched * together
+    # Two slabs, one of which may be a third time in bf16; what is converted or settled at once.
+    return of_queries + 20 * BLOCK_VALUES, (wide + 4) * bank.dim
+
+
+def _least(bank: Bank, beside: int, of_row: int) -> int:
+    return beside + min(FEWEST_SLAB_ROWS, len(bank)) * of_row

@@ -91,7 +91,7 @@ def search_bank(
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     budget = memory_of.default_budget() if memory is None else memory
     products: Products = "bf16"
-    if precision == "exact" and not by_bf16(bank, queries, k=k + exclude_self, device=device):
+    if precision == "exact" and not by_bf16(bank, queries, k=k + exclude_self, budget=budget, device=device):
         if device.type == "cpu" and fits(bank, queries, budget):
             rows = (unit_rows if normalise else plain_rows)(bank.shards())
             return search(rows, queries, k=k, exclude_self=exclude_self, progress=progress)

@@ -1,11 +1,14 @@
+from functools import partial
+
 import pytest
 import torch
 
+from carp_eval.errors import UsageError
 from carp_eval.features import bf16, search_plan, slabs, streamed
 from carp_eval.features.bf16 import Bf16Finder, proven
 from carp_eval.features.overlap import measured_overlap
 from carp_eval.features.rows import unit_rows
-from carp_eval.features.search_plan import Plan, by_bf16
+from carp_eval.features.search_plan import Plan, by_bf16, plan_for
 from carp_eval.features.slabs import Best
 from carp_eval.features.stored import StoredRows
 from carp_eval.features.streamed import search_bank, stream
@@ -184,11 +187,22 @@ def test_bf16_is_taken_where_it_pays(tmp_path, monkeypatch):
     monkeypatch.setattr(bf16, "is_faster", lambda *_: True)
     monkeypatch.setattr(search_plan, "ROWS_A_CANDIDATE", 20)
     monkeypatch.setattr(search_plan, "FEW_PRODUCTS", 2000 * 60 * 64)
-    assert by_bf16(bank, queries, k=20, device=CPU)
-    assert not by_bf16(bank, queries, k=100, device=CPU)
-    assert not by_bf16(bank, queries[:59], k=20, device=CPU)
+    least = int(float(str(too_little(bank, queries)).split("give ")[1].split(" MB")[0]) * 1e6)
+    ours = partial(by_bf16, bank, budget=least, device=CPU)
+    assert ours(queries, k=20)
+    assert not ours(queries, k=100)
+    assert not ours(queries[:59], k=20)
+    # What float32 still fits into, bf16 does not.
+    assert not by_bf16(bank, queries, k=20, budget=least - 200_000, device=CPU)
+    assert plan_for(bank, queries, k=20, budget=least - 200_000)
     monkeypatch.setattr(bf16, "is_faster", lambda *_: False)
-    assert not by_bf16(bank, queries, k=20, device=CPU)
+    assert not ours(queries, k=20)
+
+
+def too_little(bank, queries):
+    with pytest.raises(UsageError, match="are too little") as told:
+        plan_for(bank, queries, k=20, budget=1, products="bf16")
+    return told.value
 
 
 @pytest.mark.parametrize(("half", "taken"), [(0.004, True), (0.009, False), (0.5, False)])
