@@ -43,8 +43,8 @@ from carp_eval.cards.voc07 import Voc07Card
 from carp_eval.data.table import row_of
 from carp_eval.evaluation import svm
 from carp_eval.evaluation.svm import Kept
-from carp_eval.features.forward import choose_device
-from carp_eval.features.search import search
+from carp_eval.features.extraction.forward import choose_device
+from carp_eval.features.search.in_memory import search
 
 DIM = 2048
 # Mean bytes of a file: of ILSVRC2012's archives (138 GB and 6.7 GB) and VOC2007's (870 MB with annotations).

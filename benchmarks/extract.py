@@ -39,9 +39,9 @@ from carp_eval.data.images import ModelInput
 from carp_eval.data.loading import batches
 from carp_eval.data.pixels import PixelImages
 from carp_eval.data.preprocessing import Preprocessing
-from carp_eval.features.extraction import extract
-from carp_eval.features.forward import choose_device
-from carp_eval.features.profile import Profile
+from carp_eval.features.extraction.forward import choose_device
+from carp_eval.features.extraction.profile import Profile
+from carp_eval.features.extraction.running import extract
 from carp_eval.models.model import Model, weights_sha256
 from carp_eval.models.small import SmallTrunk
 

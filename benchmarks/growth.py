@@ -55,11 +55,11 @@ def search(folder, *, rows, dim, k, queries, memory):
     import synthetic_bank
     import torch
 
-    from carp_eval.features import bf16
     from carp_eval.features.bank import Bank
     from carp_eval.features.rows import unit_rows
-    from carp_eval.features.search_plan import plan_for
-    from carp_eval.features.streamed import stream
+    from carp_eval.features.search import bf16
+    from carp_eval.features.search.search_plan import plan_for
+    from carp_eval.features.search.streamed import stream
 
     synthetic_bank.write(folder, "classes", rows, dim, 100)
     asked = unit_rows([synthetic_bank.block("classes", 0, queries, dim, 100, seed=3)[0]])

@@ -35,7 +35,7 @@ from carp_eval.features.bank import RECORD, Bank
 from carp_eval.features.indexes import index as indexing
 from carp_eval.features.indexes.choice import KINDS
 from carp_eval.features.rows import unit_rows
-from carp_eval.features.streamed import search_bank
+from carp_eval.features.search.streamed import search_bank
 
 GROUPS_PER_CLASS = 8
 DIRECTIONS = 256

@@ -45,11 +45,11 @@ from carp_eval.commands.options import memory_size
 from carp_eval.evaluation import knn
 from carp_eval.features import memory
 from carp_eval.features.bank import Bank
-from carp_eval.features.overlap import measured_overlap
 from carp_eval.features.rows import unit_rows
-from carp_eval.features.search import search
-from carp_eval.features.search_plan import plan_for
-from carp_eval.features.streamed import stream
+from carp_eval.features.search.in_memory import search
+from carp_eval.features.search.overlap import measured_overlap
+from carp_eval.features.search.search_plan import plan_for
+from carp_eval.features.search.streamed import stream
 
 CHECKED_QUERIES = 100
 BLOCK_ROWS, BLOCK_QUERIES = 8192, 4096

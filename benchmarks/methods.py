@@ -31,7 +31,7 @@ from carp_eval.data import opening, subset
 from carp_eval.data.loading import in_memory
 from carp_eval.data.preprocessing import for_model
 from carp_eval.evaluation import knn, linear
-from carp_eval.features.extraction import extract
+from carp_eval.features.extraction.running import extract
 from carp_eval.metrics.label_free import rank_me
 from carp_eval.pretrain import journal, start
 

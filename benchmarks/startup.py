@@ -30,7 +30,7 @@ SEARCH = """
 import json, sys, time
 from carp_eval.features.bank import Bank
 from carp_eval.features.rows import unit_rows
-from carp_eval.features.search import search
+from carp_eval.features.search.in_memory import search
 bank, queries = (unit_rows(Bank.open(path).shards()) for path in sys.argv[1:3])
 search(bank, queries[:1000], k=20)
 start = time.perf_counter()

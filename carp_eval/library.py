@@ -28,10 +28,11 @@ from carp_eval.data.skipping import SkippedImages
 from carp_eval.errors import UsageError
 from carp_eval.evaluation import running
 from carp_eval.evaluation.job import Settings
-from carp_eval.features import extraction, forward
 from carp_eval.features.bank import Bank, Dtype, Precision
-from carp_eval.features.extraction import Progress
-from carp_eval.features.views import PLAIN, Views, seen
+from carp_eval.features.extraction import forward
+from carp_eval.features.extraction import running as extraction
+from carp_eval.features.extraction.running import Progress
+from carp_eval.features.extraction.views import PLAIN, Views, seen
 from carp_eval.models.model import Model
 from carp_eval.results import Result
 

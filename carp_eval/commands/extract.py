@@ -89,11 +89,11 @@ def extract(
     from carp_eval.data.preprocessing import for_model
     from carp_eval.data.skipping import SkippedImages
     from carp_eval.errors import UsageError
-    from carp_eval.features import extraction
     from carp_eval.features import tables as written
-    from carp_eval.features.forward import choose_device
-    from carp_eval.features.profile import Profile
-    from carp_eval.features.views import Views, seen
+    from carp_eval.features.extraction import running as extraction
+    from carp_eval.features.extraction.forward import choose_device
+    from carp_eval.features.extraction.profile import Profile
+    from carp_eval.features.extraction.views import Views, seen
 
     seen_as = Views(flip=views is ViewsChoice.flip, scales=_scales(scales))
     if to is not None:

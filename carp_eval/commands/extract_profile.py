@@ -10,7 +10,7 @@ from rich.table import Table
 from carp_eval.commands import tables
 
 if TYPE_CHECKING:
-    from carp_eval.features.profile import Profile
+    from carp_eval.features.extraction.profile import Profile
 
 
 def show(profile: "Profile", split: str) -> None:

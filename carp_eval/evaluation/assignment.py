@@ -21,7 +21,7 @@ from carp_eval.evaluation.job import Settings, no_bar
 from carp_eval.features import tables
 from carp_eval.features.assigning import assign
 from carp_eval.features.bank import Bank
-from carp_eval.features.extraction import extract
+from carp_eval.features.extraction.running import extract
 from carp_eval.features.rows import plain_rows
 
 

@@ -26,7 +26,7 @@ from carp_eval.evaluation.outcome import Outcome
 from carp_eval.evaluation.probe_training import Kept, Tell, Training
 from carp_eval.features.bank import Bank
 from carp_eval.features.bank_view import BankView
-from carp_eval.features.forward import Part, forward
+from carp_eval.features.extraction.forward import Part, forward
 from carp_eval.features.rows import plain_rows
 from carp_eval.metrics.accuracy import PLACES, rank_classes
 from carp_eval.results import Setting

@@ -20,9 +20,9 @@ from carp_eval.evaluation.query_set import QuerySet
 from carp_eval.evaluation.scaled import ScaledRows
 from carp_eval.features import memory as memory_of
 from carp_eval.features.bank import Bank
-from carp_eval.features.extraction import Progress
+from carp_eval.features.extraction.running import Progress
+from carp_eval.features.search.streamed import Keeper
 from carp_eval.features.stored import ahead
-from carp_eval.features.streamed import Keeper
 from carp_eval.metrics import bootstrap, clustering
 from carp_eval.results import Score
 

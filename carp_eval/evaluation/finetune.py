@@ -26,7 +26,7 @@ from carp_eval.evaluation.job import Job
 from carp_eval.evaluation.labelled_batches import LabelledBatches
 from carp_eval.evaluation.outcome import Outcome
 from carp_eval.evaluation.probe_training import Kept, Tell, Training
-from carp_eval.features.forward import forward
+from carp_eval.features.extraction.forward import forward
 from carp_eval.metrics.accuracy import PLACES, rank_classes
 
 # BatchNorm needs two images or more in every process.

@@ -16,8 +16,8 @@ from carp_eval.data.preprocessing import Preprocessing, for_model
 from carp_eval.data.skipping import SkippedImages
 from carp_eval.evaluation.unfinished import Unfinished
 from carp_eval.features.bank import Bank, Dtype
-from carp_eval.features.extraction import Progress, extract, fingerprint_of
-from carp_eval.features.forward import choose_device
+from carp_eval.features.extraction.forward import choose_device
+from carp_eval.features.extraction.running import Progress, extract, fingerprint_of
 from carp_eval.models.model import Model
 
 # Makes what is to be told how much of a named piece of work is done, and of how much.

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from carp_eval.errors import UsageError
 from carp_eval.evaluation.kmeans_runs import ALIGNED, Runs
-from carp_eval.features.extraction import Progress
-from carp_eval.features.streamed import Keeper
+from carp_eval.features.extraction.running import Progress
+from carp_eval.features.search.streamed import Keeper
 
 # How FAISS sets the seeds of its restarts apart.
 BETWEEN_RESTARTS = 15_486_557

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float32, Float64, Int64
 
-from carp_eval.features.extraction import Progress
-from carp_eval.features.streamed import Keeper
+from carp_eval.features.extraction.running import Progress
+from carp_eval.features.search.streamed import Keeper
 
 # Added to a row that is compared by distance, so that rows still begin where a cache line does.
 ALIGNED = 16

@@ -15,9 +15,9 @@ from carp_eval.evaluation import kmeans
 from carp_eval.evaluation.kmeans import Clusters
 from carp_eval.evaluation.kmeans_runs import ALIGNED, Runs
 from carp_eval.evaluation.scaled import ScaledRows, gigabytes
-from carp_eval.features.extraction import Progress
+from carp_eval.features.extraction.running import Progress
+from carp_eval.features.search.streamed import Keeper
 from carp_eval.features.stored import ahead
-from carp_eval.features.streamed import Keeper
 
 # More points at once are no faster; with fewer, products wait for the reader.
 MOST_SLAB_ROWS = 16384

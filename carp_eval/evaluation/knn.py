@@ -20,13 +20,13 @@ from carp_eval.evaluation.answers import Answers, rank_among
 from carp_eval.evaluation.job import Bar, no_bar
 from carp_eval.evaluation.outcome import Outcome
 from carp_eval.features.bank import Bank
-from carp_eval.features.extraction import Progress
+from carp_eval.features.extraction.running import Progress
 from carp_eval.features.indexes.index import Index
-from carp_eval.features.neighbours import Neighbours
-from carp_eval.features.overlap import measured_overlap
 from carp_eval.features.rows import plain_rows, unit_rows
-from carp_eval.features.search import CHUNK, search
-from carp_eval.features.streamed import Keeper, search_bank
+from carp_eval.features.search.in_memory import CHUNK, search
+from carp_eval.features.search.neighbours import Neighbours
+from carp_eval.features.search.overlap import measured_overlap
+from carp_eval.features.search.streamed import Keeper, search_bank
 from carp_eval.metrics.accuracy import PLACES
 from carp_eval.results import Score, Setting
 

@@ -22,7 +22,7 @@ from carp_eval.evaluation.outcome import Outcome
 from carp_eval.features import whitening
 from carp_eval.features.bank import Bank
 from carp_eval.features.rows import unit_rows
-from carp_eval.features.search import CHUNK, search
+from carp_eval.features.search.in_memory import CHUNK, search
 from carp_eval.metrics import bootstrap, ranking
 from carp_eval.metrics.ranking import Difficulty, Revisited
 from carp_eval.models.pooling import pooled

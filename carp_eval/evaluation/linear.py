@@ -24,8 +24,8 @@ from carp_eval.evaluation.outcome import Outcome
 from carp_eval.evaluation.scaled import ScaledRows
 from carp_eval.features import memory as memory_of
 from carp_eval.features.bank import Bank
+from carp_eval.features.search.streamed import Keeper
 from carp_eval.features.stored import ahead
-from carp_eval.features.streamed import Keeper
 from carp_eval.results import Setting
 
 CHUNK = 4096

@@ -17,8 +17,8 @@ from carp_eval import seeds
 from carp_eval.errors import UsageError
 from carp_eval.evaluation.grid_rows import GridRows
 from carp_eval.evaluation.held_out import Judged
-from carp_eval.features.extraction import Progress
-from carp_eval.features.streamed import Keeper
+from carp_eval.features.extraction.running import Progress
+from carp_eval.features.search.streamed import Keeper
 
 JUDGED_VALUES = 2**23
 STEPS_TOLD = 10

@@ -13,7 +13,7 @@ from carp_eval.errors import UsageError
 from carp_eval.evaluation.job import Bar, no_bar
 from carp_eval.evaluation.outcome import Outcome
 from carp_eval.features.bank import Bank
-from carp_eval.features.extraction import Progress
+from carp_eval.features.extraction.running import Progress
 from carp_eval.features.rows import lengths, plain_rows, unit_rows
 from carp_eval.metrics import bootstrap, ranking
 from carp_eval.results import Score

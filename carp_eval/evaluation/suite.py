@@ -17,7 +17,7 @@ from carp_eval.errors import CarpError
 from carp_eval.evaluation.job import DEFAULTS, Leaks, Settings
 from carp_eval.evaluation.running import evaluate, for_dataset
 from carp_eval.evaluation.suite_step import Step, is_meant
-from carp_eval.features.forward import choose_device
+from carp_eval.features.extraction.forward import choose_device
 from carp_eval.models.model import Model
 from carp_eval.results import Result, Score
 

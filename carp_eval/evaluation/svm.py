@@ -17,7 +17,7 @@ from carp_eval.cards.voc07 import SvmCard
 from carp_eval.evaluation import liblinear, scaled
 from carp_eval.evaluation.liblinear import Machine, Solver
 from carp_eval.evaluation.unfinished import Unfinished
-from carp_eval.features.extraction import Progress
+from carp_eval.features.extraction.running import Progress
 
 # LIBLINEAR holds a number and its column for each value.
 BYTES_PER_VALUE = 16

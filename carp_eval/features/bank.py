@@ -17,9 +17,9 @@ from carp_eval.data.skipping import SkippedImage
 from carp_eval.errors import BankError
 from carp_eval.features import memory as memory_of
 from carp_eval.features import shards
-from carp_eval.features.neighbours import Neighbours
 from carp_eval.features.rows import lengths, unit_rows
-from carp_eval.features.search import search
+from carp_eval.features.search.in_memory import search
+from carp_eval.features.search.neighbours import Neighbours
 from carp_eval.features.shards import ShardRecord
 from carp_eval.features.stored import StoredRows
 
@@ -215,7 +215,7 @@ class Bank:
         exclude_self = same and not include_self
         if in_memory:
             return search(self._unit_rows, queries, k=k, exclude_self=exclude_self, longest=self._longest)
-        from carp_eval.features import streamed
+        from carp_eval.features.search import streamed
 
         return streamed.search_bank(self, queries, k=k, memory=budget, exclude_self=exclude_self)
 

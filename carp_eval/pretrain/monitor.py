@@ -13,7 +13,7 @@ from carp_eval.data.loading import batches
 from carp_eval.data.preprocessing import Preprocessing
 from carp_eval.evaluation import knn
 from carp_eval.features.rows import unit_rows
-from carp_eval.features.search import search
+from carp_eval.features.search.in_memory import search
 from carp_eval.metrics import label_free
 from carp_eval.models.network import Network
 from carp_eval.pretrain.method import Method

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float32
 from torch import Tensor
 
-from carp_eval.features.search import search
+from carp_eval.features.search.in_memory import search
 
 NEIGHBOURS = 15
 # UMAP's own, for many rows; for few it would take 500.

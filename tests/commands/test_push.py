@@ -17,7 +17,7 @@ from carp_eval.data.digits import open_split
 from carp_eval.data.preprocessing import Preprocessing
 from carp_eval.data.subset import Subset
 from carp_eval.features import known_banks
-from carp_eval.features.extraction import extract
+from carp_eval.features.extraction.running import extract
 from carp_eval.report import pictures
 from tests import hub_server
 from tests.checkpoints.publishing import scene

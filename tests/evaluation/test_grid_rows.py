@@ -14,7 +14,7 @@ from carp_eval.evaluation.job import Job, Settings
 from carp_eval.evaluation.runners import RUNNERS
 from carp_eval.features import rows as features_rows
 from carp_eval.features import stored
-from tests.features.test_streamed import Kept
+from tests.features.search.searched import Kept
 from tests.features.written_bank import written
 from tests.private_memory import on_linux, watched
 

@@ -6,7 +6,7 @@ from carp_eval.cards import loading
 from carp_eval.checkpoints.opening import open_model
 from carp_eval.errors import UsageError
 from carp_eval.evaluation.job import Job, Settings
-from carp_eval.features import extraction
+from carp_eval.features.extraction import running as extraction
 
 
 @pytest.fixture

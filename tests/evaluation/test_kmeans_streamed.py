@@ -8,7 +8,7 @@ from carp_eval.evaluation import kmeans, kmeans_runs, kmeans_streamed
 from carp_eval.evaluation.scaled import ScaledRows
 from carp_eval.features.rows import standardising
 from carp_eval.features.stored import StoredRows
-from tests.features.test_streamed import Kept
+from tests.features.search.searched import Kept
 
 OPTIONS = {
     "clusters": 15,

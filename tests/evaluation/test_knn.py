@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from carp_eval.cards import loading
 from carp_eval.errors import BankError, UsageError
 from carp_eval.evaluation import knn
-from carp_eval.features import search_plan, streamed
 from carp_eval.features.rows import unit_rows
+from carp_eval.features.search import search_plan, streamed
 from tests.features.scene import Net, Noise, take
 
 

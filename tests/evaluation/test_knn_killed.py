@@ -10,7 +10,7 @@ from carp_eval.cards import loading
 from carp_eval.checkpoints.opening import open_model
 from carp_eval.evaluation.job import Settings
 from carp_eval.evaluation.running import evaluate
-from carp_eval.features import search_plan, streamed
+from carp_eval.features.search import search_plan, streamed
 from carp_eval.features.stored import StoredRows
 from tests.features.processes import Started
 

@@ -14,7 +14,7 @@ from carp_eval.evaluation.job import Settings
 from carp_eval.evaluation.query_set import of_classes
 from carp_eval.evaluation.running import evaluate
 from carp_eval.features.bank_view import BankView
-from carp_eval.features.extraction import extract
+from carp_eval.features.extraction.running import extract
 from tests.features.scene import PREPROCESSING, Noise, model
 
 NAMES = ("ant", "bee", "cat", "dog", "eel", "fox", "gnu")

@@ -11,7 +11,7 @@ from torch import nn
 from carp_eval.data.images import Images, ModelInput
 from carp_eval.data.preprocessing import Preprocessing
 from carp_eval.errors import BadImageError
-from carp_eval.features.extraction import extract
+from carp_eval.features.extraction.running import extract
 from carp_eval.models.model import Model, weights_sha256
 
 SIDE = 8

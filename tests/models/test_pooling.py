@@ -9,7 +9,7 @@ from torchvision.models import efficientnet_b0, resnet18
 from carp_eval.cards.recipe import TrunkCard
 from carp_eval.data.images import ModelInput
 from carp_eval.errors import UsageError
-from carp_eval.features.forward import forward
+from carp_eval.features.extraction.forward import forward
 from carp_eval.models import pooling, trunks
 from carp_eval.models.model import Model, weights_sha256
 from carp_eval.models.pooling import pooled

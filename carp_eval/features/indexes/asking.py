@@ -16,7 +16,7 @@ from torch import Tensor
 
 from carp_eval.errors import BankError, UsageError
 from carp_eval.features.bank import Fingerprint
-from carp_eval.features.extraction import Progress
+from carp_eval.features.extraction.running import Progress
 from carp_eval.features.indexes.serving import (
     ANSWERED,
     MOST_ANSWERS,
@@ -28,7 +28,7 @@ from carp_eval.features.indexes.serving import (
     SIMILARITY_TYPE,
     About,
 )
-from carp_eval.features.neighbours import Neighbours, joined
+from carp_eval.features.search.neighbours import Neighbours, joined
 
 SECONDS_TO_CONNECT = 10
 # Between two parts of an answer. A search may take hours; a server that is at it gives a sign every few seconds.

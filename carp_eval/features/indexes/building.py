@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from carp_eval import files
 from carp_eval.cards.frozen import Frozen
 from carp_eval.features.bank import Bank
-from carp_eval.features.extraction import Progress
+from carp_eval.features.extraction.running import Progress
 from carp_eval.features.indexes import tuning
 from carp_eval.features.indexes.choice import Design
 from carp_eval.features.indexes.footprint import BLOCK_ROWS

@@ -10,7 +10,7 @@ import torch
 
 from carp_eval.errors import UsageError
 from carp_eval.features.bank import Bank
-from carp_eval.features.search_plan import fits, plan_for
+from carp_eval.features.search.search_plan import fits, plan_for
 
 if TYPE_CHECKING:
     from carp_eval.features.indexes.choice import Design

@@ -16,7 +16,7 @@ from torch import Tensor
 from carp_eval import files
 from carp_eval.errors import BankError, UsageError
 from carp_eval.features.bank import Bank
-from carp_eval.features.extraction import Progress
+from carp_eval.features.extraction.running import Progress
 from carp_eval.features.indexes import building, choice, footprint, reranking, tuning
 from carp_eval.features.indexes import record as records
 from carp_eval.features.indexes.choice import Kind
@@ -24,8 +24,8 @@ from carp_eval.features.indexes.engine import Engine
 from carp_eval.features.indexes.mapped import MappedRows
 from carp_eval.features.indexes.record import Built, IndexRecord, Recall
 from carp_eval.features.memory import default_budget
-from carp_eval.features.neighbours import Neighbours
 from carp_eval.features.rows import unit_rows
+from carp_eval.features.search.neighbours import Neighbours
 
 # What a query takes is told from so many, or from those of so many seconds.
 TIMED_QUERIES = 30

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 
 from carp_eval import files
 from carp_eval.features.bank import Bank
-from carp_eval.features.neighbours import Neighbours
+from carp_eval.features.search.neighbours import Neighbours
 
 
 def write(path: Path, queries: Bank, near: Neighbours) -> None:

@@ -3,15 +3,15 @@
 from jaxtyping import Float32
 from torch import Tensor
 
-from carp_eval.features.extraction import Progress
+from carp_eval.features.extraction.running import Progress
 from carp_eval.features.indexes import record as records
 from carp_eval.features.indexes import reranking
 from carp_eval.features.indexes.index import Index
 from carp_eval.features.indexes.mapped import MappedRows
 from carp_eval.features.indexes.parts import Part
 from carp_eval.features.indexes.serving import About, Find
-from carp_eval.features.neighbours import Neighbours
 from carp_eval.features.rows import unit_rows
+from carp_eval.features.search.neighbours import Neighbours
 
 
 def searcher(part: Part, *, exact: bool) -> tuple[About, Find]:

@@ -9,13 +9,13 @@ from torch import Tensor
 
 from carp_eval.errors import BankError
 from carp_eval.features.bank import Bank
-from carp_eval.features.exact import dots
 from carp_eval.features.indexes.mapped import MappedRows
 from carp_eval.features.memory import default_budget
-from carp_eval.features.neighbours import Neighbours
-from carp_eval.features.search import search
-from carp_eval.features.search_plan import fits
-from carp_eval.features.streamed import search_bank
+from carp_eval.features.search.exact import dots
+from carp_eval.features.search.in_memory import search
+from carp_eval.features.search.neighbours import Neighbours
+from carp_eval.features.search.search_plan import fits
+from carp_eval.features.search.streamed import search_bank
 
 # Rows read for one step: 256 MiB of them at 2,048 dimensions.
 STEP_ROWS = 32_768

@@ -26,8 +26,8 @@ from torch import Tensor
 from carp_eval.cards.frozen import Frozen
 from carp_eval.errors import BankError, UsageError
 from carp_eval.features.bank import Fingerprint
-from carp_eval.features.extraction import Progress
-from carp_eval.features.neighbours import Neighbours
+from carp_eval.features.extraction.running import Progress
+from carp_eval.features.search.neighbours import Neighbours
 
 QUERY_TYPE, SIMILARITY_TYPE, ROW_TYPE = (np.dtype(name) for name in ("<f4", "<f8", "<i8"))
 MOST_QUERY_BYTES = 2**26

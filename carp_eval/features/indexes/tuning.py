@@ -9,12 +9,12 @@ from torch import Tensor
 
 from carp_eval.errors import BankError, UsageError
 from carp_eval.features.bank import Bank
-from carp_eval.features.extraction import Progress
+from carp_eval.features.extraction.running import Progress
 from carp_eval.features.indexes.choice import Design
 from carp_eval.features.indexes.engine import Engine
 from carp_eval.features.indexes.record import Recall
-from carp_eval.features.neighbours import without_self
-from carp_eval.features.streamed import search_bank
+from carp_eval.features.search.neighbours import without_self
+from carp_eval.features.search.streamed import search_bank
 from carp_eval.metrics.bootstrap import mean_interval
 
 QUERIES = 1000

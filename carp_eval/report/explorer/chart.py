@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float32
 from torch import Tensor
 
-from carp_eval.features.neighbours import Neighbours
 from carp_eval.features.rows import unit_rows
+from carp_eval.features.search.neighbours import Neighbours
 from carp_eval.report.explorer import votes
 from carp_eval.report.explorer.exhibit import Exhibit
 from carp_eval.report.parts.neighbours import rows_of, spread

@@ -11,7 +11,7 @@ from carp_eval.data.images import Batch
 from carp_eval.data.preprocessing import Preprocessing
 from carp_eval.errors import BankError
 from carp_eval.features.bank import Bank, Fingerprint
-from carp_eval.features.forward import choose_device, forward
+from carp_eval.features.extraction.forward import choose_device, forward
 from carp_eval.models.model import Model
 
 

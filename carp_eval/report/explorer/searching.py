@@ -10,12 +10,12 @@ from torch import Tensor
 from carp_eval.errors import BankError
 from carp_eval.features import memory as memory_of
 from carp_eval.features.bank import Bank
-from carp_eval.features.extraction import Progress
+from carp_eval.features.extraction.running import Progress
 from carp_eval.features.indexes.index import Index
-from carp_eval.features.neighbours import Neighbours, without_self
 from carp_eval.features.rows import unit_rows
-from carp_eval.features.search import search
-from carp_eval.features.streamed import search_bank
+from carp_eval.features.search.in_memory import search
+from carp_eval.features.search.neighbours import Neighbours, without_self
+from carp_eval.features.search.streamed import search_bank
 from carp_eval.report.parts.neighbours import rows_of
 
 BYTES_OF_FLOAT32 = 4

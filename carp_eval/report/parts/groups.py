@@ -15,7 +15,7 @@ from carp_eval.errors import BankError, CarpError
 from carp_eval.evaluation import assignment, gathered
 from carp_eval.features import bank as banks
 from carp_eval.features.bank import Bank
-from carp_eval.features.extraction import fingerprint_of
+from carp_eval.features.extraction.running import fingerprint_of
 from carp_eval.report.evidence import Evidence, Shelf, newest_of_each
 from carp_eval.report.found import Found
 from carp_eval.report.parts.neighbours import spread

@@ -4,8 +4,8 @@ import numpy as np
 import torch
 
 from carp_eval.features.bank import Bank, Fingerprint
+from carp_eval.features.extraction.unfinished import Plan, UnfinishedBank
 from carp_eval.features.shards import Rows, write
-from carp_eval.features.unfinished import Plan, UnfinishedBank
 
 
 def clustered(rows, dim, *, seed, classes=20, spread=0.7):

@@ -17,7 +17,7 @@ from carp_eval.errors import BankError, UsageError
 from carp_eval.features.indexes import asking, part_search, parts, serving
 from carp_eval.features.indexes import index as indexing
 from carp_eval.features.indexes.asking import Servers
-from carp_eval.features.neighbours import Neighbours
+from carp_eval.features.search.neighbours import Neighbours
 from tests.features.indexes.scene import brute_force, clustered, make_bank
 
 TOKEN = "long enough to be a token"

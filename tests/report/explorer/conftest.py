@@ -39,7 +39,7 @@ def chosen(tmp_path_factory: pytest.TempPathFactory, digit_folder: Any) -> Any:
     from carp_eval.checkpoints.opening import open_model
     from carp_eval.data import opening
     from carp_eval.data.preprocessing import for_model
-    from carp_eval.features.extraction import extract
+    from carp_eval.features.extraction.running import extract
     from carp_eval.models import network
     from carp_eval.report.explorer.choosing import Chosen
     from tests.recipes import tiny

@@ -182,7 +182,7 @@ def test_prototypes_show_their_surest_images_where_embeddings_are_banked(chosen,
     from carp_eval.cards import loading
     from carp_eval.checkpoints.prototypes import open_prototypes
     from carp_eval.data.preprocessing import for_model
-    from carp_eval.features.extraction import extract
+    from carp_eval.features.extraction.running import extract
 
     opened = open_prototypes(str(chosen[1].model.folder))
     images = sides[1].exhibit.images

@@ -8,7 +8,7 @@ from carp_eval.checkpoints.opening import open_model
 from carp_eval.data import opening
 from carp_eval.data.preprocessing import for_model
 from carp_eval.errors import BankError, UsageError
-from carp_eval.features.extraction import extract
+from carp_eval.features.extraction.running import extract
 from carp_eval.models import network
 from carp_eval.report.explorer import choosing
 from carp_eval.report.explorer.choosing import Wanted

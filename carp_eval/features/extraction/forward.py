@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from carp_eval.data.images import Batch
 from carp_eval.data.loading import PixelBatch
 from carp_eval.errors import UsageError
-from carp_eval.features.profile import DeviceTimer, Profile
+from carp_eval.features.extraction.profile import DeviceTimer, Profile
 
 # Some images' features, and their numbers.
 Part = tuple[Float32[Tensor, "_ _"], Int64[Tensor, "_"]]

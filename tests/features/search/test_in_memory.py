@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from carp_eval.errors import BankError, UsageError
-from carp_eval.features import search as searching
-from carp_eval.features.exact import Exhaustive, dots, float32_error
 from carp_eval.features.rows import unit_rows
-from carp_eval.features.search import search
+from carp_eval.features.search import in_memory as searching
+from carp_eval.features.search.exact import Exhaustive, dots, float32_error
+from carp_eval.features.search.in_memory import search
 
 
 def brute_force(bank, queries, k, *, own=None):

@@ -16,12 +16,12 @@ from torch import Tensor
 
 from carp_eval.features import memory as memory_of
 from carp_eval.features.bank import Bank
-from carp_eval.features.bf16 import Bf16Finder, proven
-from carp_eval.features.exact import Exhaustive, float32_error
-from carp_eval.features.neighbours import Neighbours, joined, settle, without_self
 from carp_eval.features.rows import lengths, plain_rows, unit_rows
-from carp_eval.features.search import CHUNK, MARGIN, check_fits, faiss_blocks, search
-from carp_eval.features.search_plan import (
+from carp_eval.features.search.bf16 import Bf16Finder, proven
+from carp_eval.features.search.exact import Exhaustive, float32_error
+from carp_eval.features.search.in_memory import CHUNK, MARGIN, check_fits, faiss_blocks, search
+from carp_eval.features.search.neighbours import Neighbours, joined, settle, without_self
+from carp_eval.features.search.search_plan import (
     QUERIES_AT_ONCE,
     Plan,
     Products,
@@ -30,7 +30,7 @@ from carp_eval.features.search_plan import (
     fits,
     plan_for,
 )
-from carp_eval.features.slabs import Best, FaissFinder, Finder, TorchFinder
+from carp_eval.features.search.slabs import Best, FaissFinder, Finder, TorchFinder
 from carp_eval.features.stored import StoredRows, ahead
 
 SECONDS_BETWEEN_SAVES = 60.0

@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor
 
 from carp_eval.errors import BankError
-from carp_eval.features.forward import Part
+from carp_eval.features.extraction.forward import Part
 from carp_eval.features.shards import Span
 
 NameImage = Callable[[int], str]

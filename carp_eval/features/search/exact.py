@@ -9,7 +9,7 @@ from functools import cached_property, partial
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Float64, Int64
+from jaxtyping import Float, Float32, Float64, Int64
 from torch import Tensor
 
 from carp_eval.features.stored import StoredRows
@@ -41,16 +41,25 @@ def dots(
     queries: Float32[Tensor, "query dim"],
     rows: Int64[Tensor, " pair"],
     numbers: Int64[Tensor, " pair"],
-) -> Float64[Tensor, " pair"]:
+    *,
+    dtype: torch.dtype = torch.float64,
+) -> Float[Tensor, " pair"]:
     """Return the inner product of each pair of a row and a query.
 
     Each pair is added up in the same way, wherever it stands: equal vectors give equal bits, which no matrix product
     promises. (Products of float32 values are exact in float64; only the sum rounds.)
+
+    Args:
+        bank: The rows.
+        queries: The queries.
+        rows: The row of each pair.
+        numbers: Its query.
+        dtype: In which it is multiplied and added up; in float32 it takes a third of the time.
     """
     # From one end of the files to the other: rows that lie together are read together.
     order = rows.argsort()
     rows, numbers = rows[order], numbers[order]
-    products = torch.empty(len(rows), dtype=torch.float64)
+    products = torch.empty(len(rows), dtype=dtype)
     step = max(1, SLAB_VALUES // queries.shape[1])
 
     def multiply(starts: Sequence[int]) -> None:
@@ -60,7 +69,7 @@ def dots(
                 bank.index_select(0, rows[slab]) if isinstance(bank, Tensor) else bank.ascending(rows[slab])
             )
             right = queries.index_select(0, numbers[slab])
-            torch.sum(left.double().mul_(right), dim=1, out=products[slab])
+            torch.sum(left.to(dtype).mul_(right), dim=1, out=products[slab])
 
     starts = range(0, len(rows), step)
     lanes = min(torch.get_num_threads(), len(starts) // FEWEST_SLABS)

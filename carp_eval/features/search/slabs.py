@@ -10,9 +10,12 @@ import faiss
 import torch
 from jaxtyping import Float, Float32, Int64, Shaped
 from torch import Tensor
+from torch.nn import functional
 
 # Rows that are multiplied together where no library fuses the product with the choice: 64 MB of bf16 products.
 BLOCK_ROWS = 8192
+# Rows that are looked at together.
+GROUP = 64
 
 
 class Best:
@@ -48,29 +51,37 @@ class Best:
         torch.topk(among, width, dim=1, out=(self.similarities, order := torch.empty_like(self.rows)))
         self.rows.copy_(torch.cat([self.rows, rows], dim=1).gather(1, order))
 
-    def add_above(self, products: Float[Tensor, "query row"], *, first: int) -> None:
-        """Look at a block of consecutive rows.
-
-        Only what lies above a query's worst is looked at further: a few, once some blocks have passed.
+    def above(
+        self, products: Float[Tensor, "query row"], *, first: int
+    ) -> tuple[Float[Tensor, "query found"], Int64[Tensor, "query found"]]:
+        """Return those of a block of consecutive rows that may be among the best: a few, once some blocks have passed.
 
         Args:
             products: Similarity of every query to every row of the block.
             first: The first row's number.
+
+        Returns:
+            Similarities, minus infinity where a query has no more; and rows.
         """
-        above = products > self.similarities[:, -1:].to(products.dtype)
-        counts = above.sum(dim=1)
-        most = int(counts.max())
-        if most > self.rows.shape[1]:
-            found, places = products.topk(min(self.rows.shape[1], products.shape[1]), dim=1)
-            self.add(found, places + first)
-        elif most:
-            query, row = above.nonzero(as_tuple=True)
-            place = torch.arange(len(query), device=query.device) - (counts.cumsum(0) - counts)[query]
-            shape = (len(products), most)
-            found = torch.full(shape, -torch.inf, device=products.device)
-            rows = torch.full(shape, -1, dtype=torch.int64, device=products.device)
-            found[query, place], rows[query, place] = products[query, row].float(), row + first
-            self.add(found, rows)
+        worst = self.similarities[:, -1:].to(products.dtype)
+        rest = -products.shape[1] % GROUP
+        padded = functional.pad(products, (0, rest), value=-torch.inf) if rest else products
+        grouped = padded.unflatten(1, (-1, GROUP))
+        # Most groups of rows have none: their highest tells, at a fraction of the cost of looking at each.
+        query, group = (grouped.amax(dim=2) > worst).nonzero(as_tuple=True)
+        if 2 * GROUP * len(query) <= products.numel():
+            within, place = (grouped[query, group] > worst[query]).nonzero(as_tuple=True)
+            query, row = query[within], group[within] * GROUP + place
+            counts = torch.bincount(query, minlength=len(products))
+            most = int(counts.max())
+            if most <= self.rows.shape[1]:
+                place = torch.arange(len(query), device=query.device) - (counts.cumsum(0) - counts)[query]
+                found = torch.full((len(products), most), -torch.inf, device=products.device)
+                rows = torch.full_like(found, -1, dtype=torch.int64)
+                found[query, place], rows[query, place] = products[query, row].float(), row + first
+                return found, rows
+        found, places = products.topk(min(self.rows.shape[1], products.shape[1]), dim=1)
+        return found.float(), places + first
 
 
 class Finder(ABC):
@@ -127,6 +138,8 @@ class TorchFinder(Finder):
         self._queries = queries.to(device, dtype)
         self._slab: Shaped[Tensor, "row dim"] = self._queries[:0]
         self._first = 0
+        # New memory for each block would be cleared by the system each time.
+        self._products = torch.empty(0, device=device, dtype=dtype)
 
     def load(self, slab: Float32[Tensor, "row dim"], *, first: int) -> None:
         """Make the next slab ready."""
@@ -138,6 +151,21 @@ class TorchFinder(Finder):
     def look(self, queries: slice, best: Best) -> None:
         """Show some queries the slab."""
         asked = self._queries[queries]
+        met: list[tuple[Tensor, Tensor]] = []
         for start in range(0, len(self._slab), BLOCK_ROWS):
-            products = asked @ self._slab[start : start + BLOCK_ROWS].T
-            best.add_above(products, first=self._first + start)
+            rows = self._slab[start : start + BLOCK_ROWS]
+            if self._products.numel() < len(asked) * len(rows):
+                self._products = self._products.new_empty(len(asked) * len(rows))
+            products = self._products[: len(asked) * len(rows)].view(len(asked), len(rows))
+            torch.mm(asked, rows.T, out=products)
+            met.append(best.above(products, first=self._first + start))
+            # To put them in order is dear, and best done for many.
+            if sum(found.shape[1] for found, _ in met) >= best.rows.shape[1]:
+                best.add(*_beside(met))
+                met.clear()
+        if met:
+            best.add(*_beside(met))
+
+
+def _beside(met: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    return torch.cat([found for found, _ in met], dim=1), torch.cat([rows for _, rows in met], dim=1)

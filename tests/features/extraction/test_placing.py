@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from carp_eval.errors import BankError
-from carp_eval.features.placing import place
+from carp_eval.features.extraction.placing import place
 from carp_eval.features.shards import Span
 
 SPANS = [Span("a", 0, 4), Span("b", 4, 8), Span("c", 20, 23)]

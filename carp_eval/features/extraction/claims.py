@@ -13,8 +13,8 @@ from collections.abc import Container, Iterator
 from filelock import FileLock, Timeout
 
 from carp_eval import files
+from carp_eval.features.extraction.unfinished import UnfinishedBank
 from carp_eval.features.shards import Span
-from carp_eval.features.unfinished import UnfinishedBank
 
 log = logging.getLogger(__name__)
 

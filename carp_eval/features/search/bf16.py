@@ -2,8 +2,8 @@
 
 bf16 has eight bits, and where a processor multiplies it, is two to sixteen times as fast as float32. By how much such a
 product can be off is known from the vectors: what rounding took from each has a length, and an inner product moves by
-no more than the product of lengths (Cauchy and Schwarz). So more rows are fetched than are wanted, and put in order in
-float64: where the k-th lies further above all that was not fetched than a product can be off, the k are the nearest.
+no more than the product of lengths (Cauchy and Schwarz). So more rows are fetched than are wanted, and compared again:
+where the k-th lies further above all that was not fetched than a product can be off, the k are the nearest.
 """
 
 import math
@@ -14,9 +14,10 @@ import torch
 from jaxtyping import Bool, Float32, Float64
 from torch import Tensor
 
-from carp_eval.features.exact import dots, float32_error
-from carp_eval.features.neighbours import Neighbours
-from carp_eval.features.slabs import Best, TorchFinder
+from carp_eval.features.search.exact import dots, float32_error
+from carp_eval.features.search.in_memory import MARGIN
+from carp_eval.features.search.neighbours import Neighbours, in_order
+from carp_eval.features.search.slabs import Best, TorchFinder
 from carp_eval.features.stored import PART_VALUES, StoredRows
 
 # What is looked at to find where a bank's centre is.
@@ -93,22 +94,26 @@ def proven(
     Returns:
         The neighbours: similarity descending, then row ascending; and which queries surely have no other.
     """
-    rows, by_row = best.rows.cpu().sort(dim=1)
-    rough = best.similarities.cpu().double()
+    rows, rough = best.rows.cpu(), best.similarities.cpu().double()
     if not rows.numel():
         return Neighbours(rough[:, :k], rows[:, :k]), torch.ones(len(rows), dtype=torch.bool)
-    error = finder.error(queries) + ROUNDING * rough.abs().amax(dim=1)
-    # Below the k-th by more than both their errors is no neighbour.
-    unlikely, unseen = rough[:, k - 1] - 2 * error, rough[:, -1]
-    rough = rough.gather(1, by_row)
-    numbers, places = (rough >= unlikely[:, None]).nonzero(as_tuple=True)
-    similarities = torch.full_like(rough, -torch.inf)
-    similarities[numbers, places] = dots(bank, queries, rows[numbers, places], numbers)
-    off = (similarities - finder.centred(queries)[:, None] - rough).abs()
-    as_assumed = ~((off > error[:, None]) & similarities.isfinite()).any(dim=1)
-    similarities, order = similarities.sort(dim=1, descending=True, stable=True)
-    near = Neighbours(similarities[:, :k].contiguous(), rows.gather(1, order)[:, :k].contiguous())
-    return near, as_assumed & (near.similarities[:, -1] - finder.centred(queries) > unseen + error)
+    numbers = torch.arange(len(queries)).repeat_interleave(rows.shape[1])
+    similarities = dots(bank, queries, rows.flatten(), numbers, dtype=torch.float32).view(rows.shape)
+    rounding = queries.double().norm(dim=1) * bank.longest * float32_error(bank.dim)
+    error = finder.error(queries) + ROUNDING * rough.abs().amax(dim=1) + rounding
+    off = (similarities.double() - finder.centred(queries)[:, None] - rough).abs()
+    unseen = rough[:, -1] + finder.centred(queries)
+    similarities, order = similarities.sort(dim=1, descending=True)
+    # What lies this far above all that was not fetched comes before it.
+    sure = (off <= error[:, None]).all(dim=1) & (similarities[:, k - 1] - rounding > unseen + error)
+    head = slice(k + MARGIN)
+    near, close, doubtful = in_order(
+        bank, queries, similarities[:, head].numpy(), rows.gather(1, order)[:, head].numpy(), rounding.numpy()
+    )
+    if close.shape[1] >= k:
+        doubtful |= close[:, k - 1 :].all(axis=1)
+    near = Neighbours(near.similarities[:, :k].contiguous(), near.indices[:, :k].contiguous())
+    return near, sure & ~torch.from_numpy(doubtful)
 
 
 @cache

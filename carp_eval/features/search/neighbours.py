@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float32, Float64, Int64
 from torch import Tensor
 
-from carp_eval.features.exact import Exhaustive, Rows, dots
+from carp_eval.features.search.exact import Exhaustive, Rows, dots
 
 
 class Neighbours(NamedTuple):
@@ -44,18 +44,42 @@ def settle(
         tolerance: How far each query's float32 similarities may be off.
         k: How many to keep of those that were fetched.
     """
+    found, close, doubtful = in_order(bank, queries, rough, rows, tolerance)
+    if rows.shape[1] < len(bank):
+        doubtful |= close[:, k - 1 :].all(axis=1)
+    found = Neighbours(found.similarities[:, :k], found.indices[:, :k])
+    if doubtful.any():
+        again = torch.from_numpy(doubtful.nonzero()[0])
+        found.similarities[again], found.indices[again] = exhaustive.nearest(queries[again], k=k)
+    return found
+
+
+def in_order(
+    bank: Rows,
+    queries: Float32[Tensor, "query dim"],
+    rough: Float32[np.ndarray, "query fetched"],
+    rows: Int64[np.ndarray, "query fetched"],
+    tolerance: Float64[np.ndarray, " query"],
+) -> tuple[Neighbours, Bool[np.ndarray, "query gap"], Bool[np.ndarray, " query"]]:
+    """Bring what was fetched to the order of float64.
+
+    Args:
+        bank: The rows.
+        queries: The queries.
+        rough: Similarities in float32, descending.
+        rows: Rows they are of; they are put in order here.
+        tolerance: How far each query's float32 similarities may be off.
+
+    Returns:
+        All that was fetched, in order; which of them float32 did not tell from the next one; and which queries had a
+        similarity further off than assumed: nothing about them can be trusted.
+    """
     similarities = rough.astype(np.float64)
     # Neighbours further apart than both their errors are in the right order; runs of closer ones are not yet.
     close = similarities[:, :-1] - similarities[:, 1:] <= 2 * tolerance[:, None]
     in_run = np.pad(close, ((0, 0), (0, 1))) | np.pad(close, ((0, 0), (1, 0)))
     doubtful = _sort_runs(bank, queries, similarities, rows, in_run, tolerance)
-    if rows.shape[1] < len(bank):
-        doubtful |= close[:, k - 1 :].all(axis=1)
-    found = Neighbours(torch.from_numpy(similarities[:, :k]), torch.from_numpy(rows[:, :k]))
-    if doubtful.any():
-        again = torch.from_numpy(doubtful.nonzero()[0])
-        found.similarities[again], found.indices[again] = exhaustive.nearest(queries[again], k=k)
-    return found
+    return Neighbours(torch.from_numpy(similarities), torch.from_numpy(rows)), close, doubtful
 
 
 def without_self(near: Neighbours, own: Int64[Tensor, " query"]) -> Neighbours:

@@ -16,9 +16,9 @@ from jaxtyping import Float32, Float64
 from torch import Tensor
 
 from carp_eval.errors import UsageError
-from carp_eval.features.exact import Exhaustive, float32_error
-from carp_eval.features.neighbours import Neighbours, joined, settle, without_self
 from carp_eval.features.rows import lengths
+from carp_eval.features.search.exact import Exhaustive, float32_error
+from carp_eval.features.search.neighbours import Neighbours, joined, settle, without_self
 
 CHUNK = 1024
 # Fetched beyond the k-th neighbour, to see where float32 first tells two rows apart.

@@ -9,10 +9,10 @@ from jaxtyping import Float32
 from torch import Tensor
 
 from carp_eval.errors import UsageError
-from carp_eval.features import bf16
 from carp_eval.features.bank import Bank
-from carp_eval.features.exact import BLOCK_VALUES
-from carp_eval.features.search import MARGIN
+from carp_eval.features.search import bf16
+from carp_eval.features.search.exact import BLOCK_VALUES
+from carp_eval.features.search.in_memory import MARGIN
 
 SearchPrecision = Literal["exact", "bf16"]
 Products = Literal["float32", "bf16"]

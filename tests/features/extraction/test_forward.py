@@ -9,7 +9,7 @@ import torch
 from carp_eval.data.images import Batch
 from carp_eval.data.loading import batches, in_chunks, pixel_batches
 from carp_eval.data.preprocessing import Preprocessing
-from carp_eval.features.forward import forward
+from carp_eval.features.extraction.forward import forward
 from tests.features.scene import PREPROCESSING, Net, Noise
 
 CPU = torch.device("cpu")
@@ -60,7 +60,7 @@ COMPILES = """
 import torch
 from carp_eval.data.images import Batch
 from carp_eval.errors import UsageError
-from carp_eval.features.forward import forward
+from carp_eval.features.extraction.forward import forward
 
 network = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(144, 5))
 given = [Batch(torch.randn(size, 1, 8, 8), torch.arange(size)) for size in (4, 4, 2)]

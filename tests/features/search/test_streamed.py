@@ -8,14 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from carp_eval.errors import BankError, UsageError
-from carp_eval.features import exact, search_plan, slabs, streamed
-from carp_eval.features.overlap import measured_overlap
 from carp_eval.features.rows import unit_rows
-from carp_eval.features.search_plan import Plan, fits, plan_for
-from carp_eval.features.slabs import Best, TorchFinder
+from carp_eval.features.search import exact, search_plan, slabs, streamed
+from carp_eval.features.search.overlap import measured_overlap
+from carp_eval.features.search.search_plan import Plan, fits, plan_for
+from carp_eval.features.search.slabs import Best, TorchFinder
+from carp_eval.features.search.streamed import search_bank, stream
 from carp_eval.features.stored import StoredRows
-from carp_eval.features.streamed import search_bank, stream
-from tests.features.searched import CPU, Kept, by_fsum, hard_bank, random_rows
+from tests.features.search.searched import CPU, Kept, by_fsum, hard_bank, random_rows
 from tests.features.written_bank import written
 from tests.private_memory import on_linux, watched
 
@@ -187,12 +187,20 @@ def test_overlap_of_a_bank_with_itself_leaves_each_row_out(tmp_path):
 
 def test_only_what_beats_a_querys_worst_is_added():
     best = Best.none_yet(2, 3, device=CPU)
-    best.add_above(torch.tensor([[1.0, 5, 3, 2], [9, 9, 9, 8]]), first=0)
+    best.add(*best.above(torch.tensor([[1.0, 5, 3, 2], [9, 9, 9, 8]]), first=0))
     assert best.rows.tolist()[0] == [1, 2, 3]
-    best.add_above(torch.tensor([[2.0, 4, 0], [7, 8.5, 9]]), first=4)
-    assert best.rows.tolist()[0] == [1, 5, 2]
+    # So long a block that its few are picked out of it.
+    block = torch.zeros(2, 1000)
+    block[0, [3, 700, 999]] = torch.tensor([2.0, 4, 2.5])
+    block[1, 10] = 9
+    found, rows = best.above(block, first=4)
+    assert found.tolist() == [[4, 2.5], [-torch.inf] * 2]
+    best.add(found, rows)
+    assert best.rows.tolist()[0] == [1, 704, 2]
     assert best.similarities.tolist() == [[5, 4, 3], [9, 9, 9]]
-    assert sorted(best.rows.tolist()[1]) == [0, 1, 2]
+    # More than are kept.
+    best.add(*best.above(10 + torch.arange(2000.0).view(2, 1000), first=2000))
+    assert best.rows.tolist() == [[2999, 2998, 2997]] * 2
 
 
 def test_a_value_that_is_not_finite_is_found_before_the_search(tmp_path):

@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from carp_eval.errors import BankError, UsageError
-from carp_eval.features.extraction import fingerprint_of
-from carp_eval.features.views import PLAIN, Views, seen
+from carp_eval.features.extraction.running import fingerprint_of
+from carp_eval.features.extraction.views import PLAIN, Views, seen
 from tests.features.scene import DIM, PREPROCESSING, Net, Noise, expected, model, take
 
 

@@ -20,15 +20,16 @@ from carp_eval.data.preprocessing import Preprocessing
 from carp_eval.data.skipping import SkippedImage, SkippedImages
 from carp_eval.errors import BadImageError, BankError, UsageError
 from carp_eval.features import bank as banks
-from carp_eval.features import making, shards
+from carp_eval.features import shards
 from carp_eval.features.bank import Bank, Dtype, Fingerprint, Precision
-from carp_eval.features.claims import Claims
-from carp_eval.features.forward import Part, choose_device, forward
-from carp_eval.features.making import Job, Progress
-from carp_eval.features.profile import Profile
+from carp_eval.features.extraction import making
+from carp_eval.features.extraction.claims import Claims
+from carp_eval.features.extraction.forward import Part, choose_device, forward
+from carp_eval.features.extraction.making import Job, Progress
+from carp_eval.features.extraction.profile import Profile
+from carp_eval.features.extraction.unfinished import Plan, UnfinishedBank
+from carp_eval.features.extraction.views import PLAIN, Views, seen
 from carp_eval.features.shards import ShardRecord, Span
-from carp_eval.features.unfinished import Plan, UnfinishedBank
-from carp_eval.features.views import PLAIN, Views, seen
 from carp_eval.models.model import Model
 
 SHARD_ROWS = 4096

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from carp_eval.features import shards
-from carp_eval.features.profile import Profile
+from carp_eval.features.extraction.profile import Profile
 from tests.features.scene import Net, Noise, take
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from torch import nn
 
 from carp_eval.data.images import Images
-from carp_eval.features.extraction import extract
+from carp_eval.features.extraction.running import extract
 from tests.features.processes import Started
 from tests.features.scene import PREPROCESSING, SIDE, model
 

@@ -8,8 +8,8 @@ from jaxtyping import Float32
 from torch import Tensor
 
 from carp_eval.features.bank import Bank
-from carp_eval.features.neighbours import Neighbours, without_self
-from carp_eval.features.streamed import search_bank
+from carp_eval.features.search.neighbours import Neighbours, without_self
+from carp_eval.features.search.streamed import search_bank
 
 SAMPLE = 100
 

@@ -12,12 +12,12 @@ from carp_eval.data.images import Images
 from carp_eval.data.skipping import SkippedImages
 from carp_eval.features import shards
 from carp_eval.features.bank import Dtype
-from carp_eval.features.claims import Claims
-from carp_eval.features.forward import Part
-from carp_eval.features.placing import Places, place
-from carp_eval.features.profile import Profile
+from carp_eval.features.extraction.claims import Claims
+from carp_eval.features.extraction.forward import Part
+from carp_eval.features.extraction.placing import Places, place
+from carp_eval.features.extraction.profile import Profile
+from carp_eval.features.extraction.unfinished import UnfinishedBank
 from carp_eval.features.shards import Rows, Span
-from carp_eval.features.unfinished import UnfinishedBank
 from carp_eval.models.model import Model
 
 # Told of rows done and rows in all that were left: each process of what it knows to be done, by itself or by others.

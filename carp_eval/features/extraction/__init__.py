@@ -1,0 +1,1 @@
+"""From images to a bank on disk, by any number of processes."""
