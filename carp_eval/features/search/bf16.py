@@ -26,7 +26,7 @@ CENTRE_ROWS = 4096
 ROUNDING = 2.0**-9 * 1.01
 # Units that multiply bf16 need not round each sum to nearest, as float32_error assumes.
 CARELESS_SUMS = 8
-# A processor that is only a little faster in bf16 loses that to the comparison in float64.
+# A processor that is only a little faster in bf16 loses that to comparing again.
 WORTH_CHANGING = 0.75
 # Which of them is faster is tried so often, on some milliseconds of work, and given up where bf16 is only emulated.
 TURNS = 7
@@ -82,7 +82,7 @@ class Bf16Finder(TorchFinder):
 def proven(
     bank: StoredRows, finder: Bf16Finder, queries: Float32[Tensor, "query dim"], best: Best, *, k: int
 ) -> tuple[Neighbours, Bool[Tensor, " query"]]:
-    """Put what was fetched in order in float64, and tell where that is proven to be the order of the whole bank.
+    """Put what was fetched in order, and tell where that is proven to be the order of the whole bank.
 
     Args:
         bank: The rows, all of which the finder has met.

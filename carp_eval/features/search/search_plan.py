@@ -24,7 +24,7 @@ FEWEST_SLAB_ROWS = 256
 QUERIES_AT_ONCE = 4096
 # Fetched beyond the k-th neighbour, and beyond half of k more, where bf16 chooses: it reorders more than float32 does.
 BF16_MARGIN = 64
-# What is fetched is compared in float64: a row costs what bf16 saves on this many.
+# What is fetched is compared again: one row costs what bf16 saves on so many.
 ROWS_A_CANDIDATE = 300
 # Multiplications below which it does not matter what makes them: a second of two cores.
 FEW_PRODUCTS = 10**11
@@ -95,8 +95,8 @@ def plan_for(
         )
     fetched = min(_fetched(k, products), len(bank))
     slab_rows = min((budget - beside) // of_row, MOST_SLAB_ROWS, len(bank))
-    # Slabs are gone by then. The more at once, the less often the bank is read again.
-    settled = max(1, slab_rows * of_row // (SETTLED_BYTES * fetched))
+    # Slabs in float32 are gone by then. The more at once, the less often the bank is read again.
+    settled = max(1, 8 * bank.dim * slab_rows // (SETTLED_BYTES * fetched))
     return Plan(fetched, slab_rows, products, settled)
 
 

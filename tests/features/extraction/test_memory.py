@@ -68,6 +68,6 @@ def status(name):
 
 
 def test_eight_times_the_images_take_no_more_memory(tmp_path):
-    few, many = (Started(kilobytes_more, tmp_path / str(n), n).answer() for n in (1_000, 8_000))
-    # The features alone would be 29 MB more, in float16.
-    assert many - few < 12_000, f"{few} kB and {many} kB"
+    few, many = (Started(kilobytes_more, tmp_path / str(n), n).answer() for n in (2_000, 16_000))
+    # The features alone would be 57 MB more, in float16. What the allocator keeps differs by ten from run to run.
+    assert many - few < 28_000, f"{few} kB and {many} kB"
