@@ -24,10 +24,10 @@ FEWEST_SLAB_ROWS = 256
 QUERIES_AT_ONCE = 4096
 # Fetched beyond the k-th neighbour, and beyond half of k more, where bf16 chooses: it reorders more than float32 does.
 BF16_MARGIN = 64
-# What is fetched is compared again: one row costs what bf16 saves on so many.
-ROWS_A_CANDIDATE = 300
-# Multiplications below which it does not matter what makes them: a second of two cores.
-FEW_PRODUCTS = 10**11
+# What is fetched is compared again: one row costs what bf16 saves on some 400.
+ROWS_A_CANDIDATE = 1000
+# Fewer queries cost less than the reading of the bank.
+FEWEST_QUERIES = 1024
 # Of a query and a row that was fetched for it, until they are in order: numbers and similarities, sorted and not.
 SETTLED_BYTES = 100
 
@@ -60,7 +60,7 @@ def by_bf16(
     """Tell whether an exact search is sooner done if bf16 chooses what float64 puts in order."""
     return (
         len(bank) >= ROWS_A_CANDIDATE * _fetched(k, "bf16")
-        and len(bank) * queries.numel() >= FEW_PRODUCTS
+        and len(queries) >= FEWEST_QUERIES
         and _least(bank, *_sizes(bank, queries, k, "bf16")) <= budget
         and bf16.is_faster(device, bank.dim)
     )

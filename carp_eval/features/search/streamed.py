@@ -34,6 +34,9 @@ from carp_eval.features.search.slabs import Best, FaissFinder, Finder, TorchFind
 from carp_eval.features.stored import StoredRows, ahead
 
 SECONDS_BETWEEN_SAVES = 60.0
+# Queries on which bf16 is tried, and for how many it must serve: the others are searched twice.
+TRIED = 64
+PROVEN_SHARE = 0.75
 
 
 @runtime_checkable
@@ -90,13 +93,17 @@ def search_bank(
     check_fits(len(bank), bank.dim, queries, k=k, exclude_self=exclude_self)
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     budget = memory_of.default_budget() if memory is None else memory
+    neighbours = k + exclude_self
     products: Products = "bf16"
-    if precision == "exact" and not by_bf16(bank, queries, k=k + exclude_self, budget=budget, device=device):
+    if precision == "exact" and not (
+        by_bf16(bank, queries, k=neighbours, budget=budget, device=device)
+        and _pays(bank, queries, k=neighbours, normalise=normalise, budget=budget, device=device)
+    ):
         if device.type == "cpu" and fits(bank, queries, budget):
             rows = (unit_rows if normalise else plain_rows)(bank.shards())
             return search(rows, queries, k=k, exclude_self=exclude_self, progress=progress)
         products = "float32"
-    plan = plan_for(bank, queries, k=k + exclude_self, budget=budget, products=products)
+    plan = plan_for(bank, queries, k=neighbours, budget=budget, products=products)
     return stream(
         bank.stored_rows(normalise=normalise),
         queries,
@@ -153,6 +160,25 @@ def stream(
     else:
         near = _by_float32(bank, queries, best, k=k + exclude_self)
     return without_self(near, torch.arange(len(queries))) if exclude_self else near
+
+
+def _pays(
+    bank: Bank,
+    queries: Float32[Tensor, "query dim"],
+    *,
+    k: int,
+    normalise: bool,
+    budget: int,
+    device: torch.device,
+) -> bool:
+    """Try on some queries whether bf16's choice can be proven: hardly any is where all features are nearly the same."""
+    tried = queries[:: max(1, len(queries) // TRIED)]
+    plan = plan_for(bank, tried, k=k, budget=budget, products="bf16")
+    rows = bank.stored_rows(normalise=normalise)
+    finder = Bf16Finder(rows, tried, device=device)
+    best = _pass(rows, len(tried), finder, plan, kept=None, name="", progress=None)
+    _, sure = proven(rows, finder, tried, best, k=k)
+    return float(sure.double().mean()) >= PROVEN_SHARE
 
 
 def _by_float32(bank: StoredRows, queries: Float32[Tensor, "query dim"], best: Best, *, k: int) -> Neighbours:

@@ -47,7 +47,7 @@ def halved(monkeypatch):
     again = []
     searched = streamed._by_float32
     monkeypatch.setattr(search_plan, "ROWS_A_CANDIDATE", 1)
-    monkeypatch.setattr(search_plan, "FEW_PRODUCTS", 0)
+    monkeypatch.setattr(search_plan, "FEWEST_QUERIES", 1)
     monkeypatch.setattr(bf16, "is_faster", lambda *_: True)
     monkeypatch.setattr(
         streamed,
@@ -109,16 +109,38 @@ def test_the_rounding_of_the_product_itself_is_reckoned_with():
 
 
 def test_what_is_not_proven_is_searched_again(tmp_path, halved):
-    features = torch.cat([crowded(3), rectified(900, 64, 4).half()])
+    features = torch.cat([crowded(3), random_rows(900, 64, 4).half()])
     bank = written(tmp_path, features)
-    queries = torch.cat([unit_rows([crowded(5)[:30]]), unit_rows([rectified(20, 64, 6)])])
+    queries = torch.cat([unit_rows([crowded(5)[:10]]), unit_rows([random_rows(90, 64, 6)])])
     found = search_bank(bank, queries, k=7, device=CPU)
     assert halved
-    assert 0 < halved[0] < 50
+    assert 0 < halved[0] < 100
     assert torch.equal(found.indices, by_fsum(unit_rows([features]), queries, 7))
     halved.clear()
     search_bank(bank, queries, k=7, precision="bf16", device=CPU)
     assert not halved
+
+
+def test_where_little_can_be_proven_bf16_is_given_up(tmp_path, halved, monkeypatch):
+    monkeypatch.setattr(streamed, "TRIED", 16)
+    features, queries = crowded(3), unit_rows([crowded(5)[:200]])
+    plans, searched = [], streamed.stream
+
+    def stream_by(bank, asked, plan, **named):
+        plans.append(plan.products)
+        return searched(bank, asked, plan, **named)
+
+    monkeypatch.setattr(streamed, "stream", stream_by)
+    bank = written(tmp_path, features)
+    found = search_bank(bank, queries, k=7, device=CPU)
+    assert plans == []
+    assert torch.equal(found.indices, by_fsum(unit_rows([features]), queries, 7))
+    # Most of what is tried can be proven: the rest is searched again.
+    features = torch.cat([features, random_rows(2000, 64, 4).half()])
+    queries = torch.cat([queries[:20], unit_rows([random_rows(180, 64, 6)])])
+    found = search_bank(written(tmp_path / "mixed", features), queries, k=7, device=CPU)
+    assert plans == ["bf16", "float32"]
+    assert torch.equal(found.indices, by_fsum(unit_rows([features]), queries, 7))
 
 
 def test_whom_bf16_serves_is_not_searched_again(tmp_path, halved):
@@ -138,6 +160,7 @@ def test_products_that_are_further_off_than_assumed_are_not_believed(tmp_path, h
         best.similarities[best.similarities > best.similarities.mean()] += 0.05
 
     monkeypatch.setattr(Bf16Finder, "look", careless)
+    monkeypatch.setattr(streamed, "PROVEN_SHARE", 0.0)
     found = search_bank(bank, queries, k=7, device=CPU)
     assert halved == [20]
     assert torch.equal(found.indices, by_fsum(unit_rows([features]), queries, 7))
@@ -186,7 +209,7 @@ def test_bf16_is_taken_where_it_pays(tmp_path, monkeypatch):
     bank, queries = written(tmp_path, random_rows(2000, 64, 0).half()), unit_rows([random_rows(60, 64, 1)])
     monkeypatch.setattr(bf16, "is_faster", lambda *_: True)
     monkeypatch.setattr(search_plan, "ROWS_A_CANDIDATE", 20)
-    monkeypatch.setattr(search_plan, "FEW_PRODUCTS", 2000 * 60 * 64)
+    monkeypatch.setattr(search_plan, "FEWEST_QUERIES", 60)
     least = int(float(str(too_little(bank, queries)).split("give ")[1].split(" MB")[0]) * 1e6)
     ours = partial(by_bf16, bank, budget=least, device=CPU)
     assert ours(queries, k=20)
