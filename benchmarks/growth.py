@@ -182,7 +182,7 @@ def exponent(sizes, values):
 
 def draw(part, found, path, *, sizes_else):
     mpl.use("Agg")
-    mpl.rcParams["svg.hashsalt"] = "growth"
+    mpl.rcParams |= {"svg.hashsalt": "growth", "svg.fonttype": "none"}
     from matplotlib import pyplot as plt
 
     figure, places = plt.subplots(
@@ -198,7 +198,7 @@ def draw(part, found, path, *, sizes_else):
             place.set_title(f"exponent {exponent(sizes, values):.2f}", fontsize=10)
             if column == 0:
                 place.set_ylabel(unit)
-            place.grid(which="both", alpha=0.3)
+            place.grid(alpha=0.3)
     told = ", ".join(f"{name} {size:,}" for name, size in sizes_else.items())
     figure.suptitle(f"{part}; where another size is varied: {told}", fontsize=10)
     figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
