@@ -8,6 +8,7 @@ import hashlib
 import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
+from functools import cache, partial
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -94,10 +95,12 @@ def search_bank(
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     budget = memory_of.default_budget() if memory is None else memory
     neighbours = k + exclude_self
+    # Once: each time it is made, every row is looked at.
+    stored = cache(partial(bank.stored_rows, normalise=normalise))
     products: Products = "bf16"
     if precision == "exact" and not (
         by_bf16(bank, queries, k=neighbours, budget=budget, device=device)
-        and _pays(bank, queries, k=neighbours, normalise=normalise, budget=budget, device=device)
+        and _pays(bank, stored(), queries, k=neighbours, budget=budget, device=device)
     ):
         if device.type == "cpu" and fits(bank, queries, budget):
             rows = (unit_rows if normalise else plain_rows)(bank.shards())
@@ -105,7 +108,7 @@ def search_bank(
         products = "float32"
     plan = plan_for(bank, queries, k=neighbours, budget=budget, products=products)
     return stream(
-        bank.stored_rows(normalise=normalise),
+        stored(),
         queries,
         plan,
         k=k,
@@ -164,17 +167,16 @@ def stream(
 
 def _pays(
     bank: Bank,
+    rows: StoredRows,
     queries: Float32[Tensor, "query dim"],
     *,
     k: int,
-    normalise: bool,
     budget: int,
     device: torch.device,
 ) -> bool:
     """Try on some queries whether bf16's choice can be proven: hardly any is where all features are nearly the same."""
     tried = queries[:: max(1, len(queries) // TRIED)]
     plan = plan_for(bank, tried, k=k, budget=budget, products="bf16")
-    rows = bank.stored_rows(normalise=normalise)
     finder = Bf16Finder(rows, tried, device=device)
     best = _pass(rows, len(tried), finder, plan, kept=None, name="", progress=None)
     _, sure = proven(rows, finder, tried, best, k=k)
