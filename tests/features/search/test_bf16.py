@@ -143,6 +143,16 @@ def test_where_little_can_be_proven_bf16_is_given_up(tmp_path, halved, monkeypat
     assert torch.equal(found.indices, by_fsum(unit_rows([features]), queries, 7))
 
 
+def test_of_more_copies_than_are_put_in_order_the_lowest_rows_stand_first(tmp_path, halved, monkeypatch):
+    monkeypatch.setattr(streamed, "PROVEN_SHARE", 0.0)
+    features = random_rows(900, 64, 0)
+    features[::30] = features[0]
+    queries = unit_rows([features[:1] + 0.1 * random_rows(40, 64, 1)])
+    found = search_bank(written(tmp_path, features.half()), queries, k=7, device=CPU)
+    assert torch.equal(found.indices, torch.arange(0, 210, 30).expand(40, -1))
+    assert halved == [40]
+
+
 def test_whom_bf16_serves_is_not_searched_again(tmp_path, halved):
     features, queries = random_rows(3000, 64, 0).half(), unit_rows([random_rows(60, 64, 1)])
     found = search_bank(written(tmp_path, features), queries, k=7, device=CPU)
