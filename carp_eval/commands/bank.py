@@ -107,7 +107,7 @@ def index(
         ),
     ] = None,
     part: options.Part = "0/1",
-    memory: options.Memory = None,
+    memory: options.MemoryToIndex = None,
     seed: options.Seed = 0,
     json: options.Json = False,
 ) -> None:

@@ -134,6 +134,15 @@ Memory = Annotated[
         help="Memory that the search may take, such as 4GiB; it moves no score. Default: a quarter of what there is.",
     ),
 ]
+MemoryToIndex = Annotated[
+    int | None,
+    typer.Option(
+        "--memory",
+        metavar="SIZE",
+        parser=memory_size,
+        help="Memory that making the index may take, such as 4GiB. Default: a quarter of what there is.",
+    ),
+]
 MemoryToLearn = Annotated[
     int | None,
     typer.Option(

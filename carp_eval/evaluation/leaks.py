@@ -26,7 +26,8 @@ from carp_eval.evaluation.job import Settings
 from carp_eval.features.bank import Bank
 from carp_eval.features.extraction.running import Progress, extract
 from carp_eval.features.rows import plain_rows, unit_rows
-from carp_eval.features.search.in_memory import Neighbours, search
+from carp_eval.features.search.in_memory import search
+from carp_eval.features.search.neighbours import Neighbours
 from carp_eval.models.model import Model, weights_sha256
 
 # Raised when the same images would give other leaks.

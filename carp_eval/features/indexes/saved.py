@@ -99,6 +99,6 @@ def write(index: Any, path: Path) -> FileRecord:
             size += len(content)
             return file.write(content)
 
-        writer: Any = vars(faiss)["PyCallbackIOWriter"](take, WRITE_BYTES)
+        writer: Any = faiss.PyCallbackIOWriter(take, WRITE_BYTES)  # pyright: ignore[reportAttributeAccessIssue]
         faiss.write_index(index, writer)
     return FileRecord(size=size, sha256=digest.hexdigest())

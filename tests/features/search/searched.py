@@ -11,8 +11,8 @@ def random_rows(rows, dim, seed):
     return torch.randn(rows, dim, generator=torch.Generator().manual_seed(seed))
 
 
-def by_fsum(bank, queries, k, *, own=None):
-    """Rows by similarity, each sum exact to the last bit, then by number."""
+def brute_force(bank, queries, k, *, own=None):
+    """Neighbours by loops in float64, each sum exact to the last bit (fsum)."""
     found = []
     for number, query in enumerate(queries.double().tolist()):
         scored = [
@@ -20,8 +20,16 @@ def by_fsum(bank, queries, k, *, own=None):
             for place, row in enumerate(bank.double().tolist())
             if own is None or place != own[number]
         ]
-        found.append([place for _, place in sorted(scored)[:k]])
-    return torch.tensor(found)
+        found.append(sorted(scored)[:k])
+    return (
+        torch.tensor([[-similarity for similarity, _ in row] for row in found], dtype=torch.float64),
+        torch.tensor([[place for _, place in row] for row in found]),
+    )
+
+
+def by_fsum(bank, queries, k, *, own=None):
+    """The rows alone."""
+    return brute_force(bank, queries, k, own=own)[1]
 
 
 def hard_bank():

@@ -12,22 +12,7 @@ from carp_eval.features.rows import unit_rows
 from carp_eval.features.search import in_memory as searching
 from carp_eval.features.search.exact import Exhaustive, dots, float32_error
 from carp_eval.features.search.in_memory import search
-
-
-def brute_force(bank, queries, k, *, own=None):
-    """Neighbours by loops in float64, each sum exact to the last bit (fsum)."""
-    found = []
-    for number, query in enumerate(queries.double().tolist()):
-        scored = [
-            (-math.fsum(a * b for a, b in zip(query, row)), place)
-            for place, row in enumerate(bank.double().tolist())
-            if own is None or place != own[number]
-        ]
-        found.append(sorted(scored)[:k])
-    return (
-        torch.tensor([[-similarity for similarity, _ in row] for row in found], dtype=torch.float64),
-        torch.tensor([[place for _, place in row] for row in found]),
-    )
+from tests.features.search.searched import brute_force
 
 
 def random_units(rows, dim, seed):
